@@ -1,0 +1,43 @@
+"""The control-mode protocol of tmux without I/O: bytes and values only.
+
+Nothing here opens, waits or knows the time. Read `events`, then `parser`.
+"""
+
+from .commands import Replies, command_name, encode_command, expected_replies
+from .layout import Layout, layout_checksum, parse_layout
+from .parser import Parser, decode_octal
+from .requests import Request, RequestQueue
+from .versions import (
+    CAPABILITIES,
+    HAZARDS,
+    OLDEST_SUPPORTED,
+    Capability,
+    Hazard,
+    TmuxVersion,
+    has_capability,
+    has_hazard,
+    parse_version,
+)
+
+__all__ = [
+    "CAPABILITIES",
+    "HAZARDS",
+    "OLDEST_SUPPORTED",
+    "Capability",
+    "Hazard",
+    "Layout",
+    "Parser",
+    "Replies",
+    "Request",
+    "RequestQueue",
+    "TmuxVersion",
+    "command_name",
+    "decode_octal",
+    "encode_command",
+    "expected_replies",
+    "has_capability",
+    "has_hazard",
+    "layout_checksum",
+    "parse_layout",
+    "parse_version",
+]

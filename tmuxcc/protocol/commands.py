@@ -1,0 +1,226 @@
+r"""An argument list → the one line that tmux reads back as exactly that list, and what it answers.
+
+The grammar is that of cmd-parse.y (tmux 3.2 to 3.8): a word may be quoted in pieces, nothing is
+special inside ``'…'``, and ``\ooo`` outside of quotes is the byte of that octal number. How lines
+are sent and who gets the answer must not live here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from enum import Enum
+
+from ..errors import InvalidCommand
+
+Argument = str | bytes
+
+_BARE = re.compile(rb"[A-Za-z0-9_./-]+").fullmatch
+_QUOTABLE = re.compile(rb"[ -&(-~]+").fullmatch
+_PIECES = re.compile(rb"[ -&(-~]+|'+|[^ -~]+")
+_ASSIGNMENT = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*=").match
+
+
+def encode_command(*argv: Argument) -> bytes:
+    """Encode one command: the bytes to send, with the LF at the end.
+
+    `str` arguments are encoded as UTF-8 with surrogateescape. Raises `InvalidCommand` for an
+    empty list, an empty command name, a name that tmux would take for an assignment, and NUL,
+    which no argument can hold. An argument is never a separator or a block: ``;`` is a word.
+    """
+    words = [
+        word if isinstance(word, bytes) else word.encode("utf-8", "surrogateescape")
+        for word in argv
+    ]
+    if not words:
+        raise InvalidCommand("the argument list is empty; the first argument names the command")
+    if not words[0]:
+        raise InvalidCommand("the command name is empty")
+    if _ASSIGNMENT(words[0]):
+        raise InvalidCommand(
+            f"{words[0]!r} is an assignment to tmux, not a command; use set-environment"
+        )
+    line = b" ".join([word if _BARE(word) else _quote(word) for word in words])
+    if b"\0" in line:
+        raise InvalidCommand("an argument holds a NUL byte, which tmux can't take")
+    return line + b"\n"
+
+
+def _quote(word: bytes) -> bytes:
+    if _QUOTABLE(word):
+        return b"'" + word + b"'"
+    if b"\0" in word:
+        return word
+    pieces = []
+    for piece in _PIECES.findall(word):
+        if piece[0] == 0x27:
+            pieces.append(b'"' + piece + b'"')
+        elif 0x20 <= piece[0] <= 0x7E:
+            pieces.append(b"'" + piece + b"'")
+        else:
+            # Raw bytes that are no UTF-8 confuse the lexer of some versions, octal does not.
+            pieces.append(b"".join([b"\\%03o" % byte for byte in piece]))
+    return b"".join(pieces) or b"''"
+
+
+class Replies(Enum):
+    """What a command line is answered with."""
+
+    ONE = "exactly one reply, in which no line can be mistaken for its end"
+    FENCED = "any number of replies, or text that somebody else wrote"
+    HOLDS = "nothing else on the connection is answered until something happens"
+
+
+# Full names and built-in aliases (cmd.c, cmd-*.c up to 3.8). A prefix of a name works in tmux too;
+# it is not looked up here and gets a fence, which is always right and merely slower.
+_ALIASES = {
+    "bind": "bind-key",
+    "breakp": "break-pane",
+    "capturep": "capture-pane",
+    "clearhist": "clear-history",
+    "confirm": "confirm-before",
+    "deleteb": "delete-buffer",
+    "detach": "detach-client",
+    "display": "display-message",
+    "displayp": "display-panes",
+    "has": "has-session",
+    "if": "if-shell",
+    "joinp": "join-pane",
+    "killp": "kill-pane",
+    "killw": "kill-window",
+    "last": "last-window",
+    "lastp": "last-pane",
+    "linkw": "link-window",
+    "ls": "list-sessions",
+    "lsb": "list-buffers",
+    "lsc": "list-clients",
+    "lscm": "list-commands",
+    "lsk": "list-keys",
+    "lsp": "list-panes",
+    "lsw": "list-windows",
+    "menu": "display-menu",
+    "movep": "move-pane",
+    "movew": "move-window",
+    "new": "new-session",
+    "neww": "new-window",
+    "next": "next-window",
+    "nextl": "next-layout",
+    "pasteb": "paste-buffer",
+    "pipep": "pipe-pane",
+    "popup": "display-popup",
+    "prev": "previous-window",
+    "prevl": "previous-layout",
+    "refresh": "refresh-client",
+    "rename": "rename-session",
+    "renamew": "rename-window",
+    "resizep": "resize-pane",
+    "resizew": "resize-window",
+    "respawnp": "respawn-pane",
+    "respawnw": "respawn-window",
+    "rotatew": "rotate-window",
+    "run": "run-shell",
+    "selectl": "select-layout",
+    "selectp": "select-pane",
+    "selectw": "select-window",
+    "send": "send-keys",
+    "set": "set-option",
+    "setb": "set-buffer",
+    "setenv": "set-environment",
+    "setw": "set-window-option",
+    "splitw": "split-window",
+    "start": "start-server",
+    "swapp": "swap-pane",
+    "swapw": "swap-window",
+    "switchc": "switch-client",
+    "unbind": "unbind-key",
+    "unlinkw": "unlink-window",
+    "wait": "wait-for",
+}
+
+_ONE = frozenset(
+    """
+    bind-key break-pane clear-history copy-mode delete-buffer detach-client display-message
+    has-session join-pane kill-pane kill-server kill-session kill-window last-pane last-window
+    link-window list-clients list-panes list-sessions list-windows move-pane move-window
+    new-session new-window next-layout next-window paste-buffer pipe-pane previous-layout
+    previous-window refresh-client rename-session rename-window resize-pane resize-window
+    respawn-pane respawn-window rotate-window select-layout select-pane select-window send-keys
+    set-buffer set-environment set-hook set-option set-window-option split-window start-server
+    swap-pane swap-window switch-client unbind-key unlink-window
+    """.split()
+)
+
+_FORMATTED = frozenset(
+    """
+    break-pane display-message list-clients list-panes list-sessions list-windows new-session
+    new-window split-window
+    """.split()
+)
+
+# Formats whose value is made by tmux of digits, ids and fixed words, so that it has no line end.
+_SAFE_FORMAT = re.compile(
+    r"(?:[^#\r\n]|#\{(?:"
+    r"pid|version|start_time|client_(?:control_mode|created|height|pid|uid|utf8|width)"
+    r"|cursor_[xy]|history_(?:bytes|limit|size)"
+    r"|pane_(?:active|at_\w+|bottom|dead|dead_signal|dead_status|dead_time|height|id|in_mode|index"
+    r"|input_off|last|left|marked|pid|pipe|right|synchronized|top|width)"
+    r"|alternate_on|bracket_paste_flag"
+    r"|session_(?:activity|alerts|attached|created|id|last_attached|many_attached|windows)"
+    r"|window_(?:active|activity|activity_flag|bell_flag|flags|height|id|index|layout|panes"
+    r"|raw_flags|visible_layout|width|zoomed_flag))\})*"
+).fullmatch
+
+
+def command_name(argv: Sequence[Argument]) -> str:
+    """The full name of a command, its built-in alias resolved; "" for an empty list."""
+    if not argv:
+        return ""
+    name = argv[0] if isinstance(argv[0], str) else argv[0].decode("utf-8", "surrogateescape")
+    return _ALIASES.get(name, name)
+
+
+def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -> Replies:
+    """How tmux answers `argv`. Names in `shadowed` are aliases that its user has redefined.
+
+    What runs inside a string argument (``if-shell``, bindings, hooks) is not looked at.
+    """
+    name = command_name(argv)
+    if name in shadowed or argv[0] in shadowed:
+        return Replies.FENCED
+    if name == "wait-for":
+        return Replies.FENCED if _has_flag(argv, "SU", "F") else Replies.HOLDS
+    if name == "run-shell":
+        return Replies.FENCED if _has_flag(argv, "b", "cdst") else Replies.HOLDS
+    if name == "if-shell":
+        return Replies.FENCED if _has_flag(argv, "bF", "t") else Replies.HOLDS
+    if name in ("command-prompt", "confirm-before"):
+        return Replies.FENCED if _has_flag(argv, "b", "cIpPtT") else Replies.HOLDS
+    if name in ("display-menu", "display-panes", "display-popup"):
+        return Replies.HOLDS
+    if name in ("new-pane", "new-window", "split-window") and _has_flag(argv, "W", "bcdeFlntxy"):
+        return Replies.HOLDS
+    if name not in _ONE:
+        return Replies.FENCED
+    if name in _FORMATTED and not all(
+        _SAFE_FORMAT(word if isinstance(word, str) else word.decode("latin-1"))
+        for word in argv[1:]
+    ):
+        return Replies.FENCED
+    return Replies.ONE
+
+
+def _has_flag(argv: Sequence[Argument], flags: str, with_value: str) -> bool:
+    """Whether one of `flags` is given; letters in `with_value` take a value (getopt's rules)."""
+    words = iter(argv[1:])
+    for word in words:
+        text = word if isinstance(word, str) else word.decode("latin-1")
+        if not text.startswith("-") or text in ("-", "--"):
+            return False
+        for position, letter in enumerate(text[1:], 1):
+            if letter in flags:
+                return True
+            if letter in with_value:
+                if position == len(text) - 1:
+                    next(words, None)
+                break
+    return False
