@@ -67,7 +67,7 @@ class Continue:
 
 @frozen
 class SessionChanged:
-    """This client is attached to a (or another) session."""
+    """The client itself is attached to a (or another) session."""
 
     session_id: str
     name: str

@@ -6,7 +6,7 @@ sense is an `Unknown`, and a stream that can't be trusted any more sets `Parser.
 The rules, from control.c, control-notify.c and cmd-queue.c of tmux 3.2 to 3.8:
 
 * Lines end in LF. A CR before it was put there by a terminal on the way and is dropped,
-  outside replies.
+  outside replies, and inside of one whose ``%begin`` has it.
 * ``%begin T N F`` opens a reply; only ``%end`` or ``%error`` with the very same T, N and F
   closes it. Everything between is body, whatever it looks like.
 * ``%output`` writes each byte below 0x20 and each backslash as a backslash with three octal
@@ -58,10 +58,17 @@ the paste buffer or option it shows; 4 MiB have been seen."""
 MAX_REPLY = 64 * 2**20
 """Default limit of one reply: tmux 3.8 itself ends a client that asks for more (control.c)."""
 
+OWN_COMMAND = 1
+"""Bit of `Reply.flags`: the command was read from this connection (cmd-queue.c)."""
+
+SHORTEST_LIMIT = 128
+"""The smallest limit of a line: a guard, at most 71 bytes, must always fit."""
+
 MAX_KNOWN_PANES = 4096
 """Pane ids kept ready as `str`: one lookup instead of a check and a decode for each line."""
 
 _GUARD = re.compile(rb"%begin ([0-9]{1,20}) ([0-9]{1,20}) ([0-9]{1,20})").fullmatch
+_ANY_GUARD = re.compile(rb"%(?:begin|end|error)(?: [0-9]{1,20}){3}").fullmatch
 _SESSION = re.compile(rb"\$[0-9]{1,20}").fullmatch
 _WINDOW = re.compile(rb"@[0-9]{1,20}").fullmatch
 _PANE = re.compile(rb"%[0-9]{1,20}").fullmatch
@@ -87,7 +94,7 @@ def decode_octal(data: bytes) -> bytes:
     # to look for one in all that is long would halve the speed (benchmarks/parser.py).
     try:
         decoded: bytes = escape_decode(data)[0]
-    except (ValueError, DeprecationWarning):
+    except (ValueError, Warning):
         return _replace_escapes(data)
     if (len(data) - len(decoded)) % 3:
         return _replace_escapes(data)
@@ -101,17 +108,20 @@ def _replace_escapes(data: bytes) -> bytes:
 class Parser:
     """A control-mode stream, cut anywhere, into events.
 
-    `max_line` and `max_reply` bound what one line and one reply body may hold, in bytes. Over the
-    limit the rest is dropped and counted in the event's `omitted`, and the stream stays in step:
-    of a line its beginning is kept, of a reply the lines that fit.
+    `max_line` and `max_reply` bound what one line and one reply body (each line of it with its
+    LF) may hold, in bytes. Over the limit the rest is dropped and counted in the event's
+    `omitted`, and the stream stays in step: of a line its beginning is kept, of a reply the lines
+    that fit.
     """
 
     error: ProtocolError | None
     """What ended the stream, or None. Everything before it has been returned."""
 
     def __init__(self, *, max_line: int = MAX_LINE, max_reply: int = MAX_REPLY) -> None:
-        if max_line < 1 or max_reply < 1:
-            raise ValueError("max_line and max_reply must be at least 1")
+        if max_line < SHORTEST_LIMIT or max_reply < 0:
+            raise ValueError(
+                f"max_line must be at least {SHORTEST_LIMIT}, max_reply must not be negative"
+            )
         self.error = None
         self._max_line = max_line
         self._max_reply = max_reply
@@ -121,18 +131,22 @@ class Parser:
         self._pieces: list[bytes] = []
         self._pieces_size = 0
         self._line_omitted = 0
-        # The open reply: its guard, the lines that would close it, and its body so far.
+        # The open reply: its guard, whether a terminal put CRs behind its lines, the lines that
+        # would close it, and its body so far.
         self._guard: re.Match[bytes] | None = None
+        self._has_cr = False
         self._end = b""
         self._error_end = b""
         self._body: list[bytes] = []
         self._body_size = 0
         self._body_omitted = 0
-        # Fences: those announced, the one that is open, and the raw lines since its first reply.
+        self._last_dropped = b""
+        # Fences: those announced, the one that is open, and what came since the last line that
+        # could be the end of the open reply, that line included.
         self._fences: set[bytes] = set()
         self._fence = b""
-        self._fenced: list[bytes] = []
-        self._fenced_size = 0
+        self._after_end: list[bytes] = []
+        self._after_end_size = 0
 
     def fence(self, marker: bytes) -> None:
         """Announce that two replies whose whole body is `marker` will stand around other replies.
@@ -140,7 +154,12 @@ class Parser:
         Bodies are not escaped, so text that a pane wrote can contain the line that closes the
         reply it is shown in. Between the two markers a reply therefore ends at the *last* line
         that could close it. The marker must be unknown to every program in a pane.
+
+        Where several replies stand between the markers and the text of one holds the line that
+        closes another, nobody can tell which is which: that sets `error`.
         """
+        if not marker or b"\n" in marker:
+            raise ValueError("a marker is one line, and not a blank one")
         self._fences.add(marker)
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Event]:
@@ -150,7 +169,8 @@ class Parser:
         if self._ended:
             self.error = ProtocolError("data after the end of the stream", bytes(data[:200]))
             return []
-        lines = bytes(data).split(b"\n")
+        data = bytes(data)
+        lines = data.split(b"\n")
         tail = lines.pop()
         events: list[Event] = []
         if lines and (self._pieces or self._line_omitted):
@@ -163,37 +183,49 @@ class Parser:
             self._take_line(first, omitted, events)
         if len(data) > self._max_line:
             for line in lines:
-                self._take_line(line[: self._max_line], max(0, len(line) - self._max_line), events)
-        else:
+                if self.error is None:
+                    cut = line[: self._max_line]
+                    self._take_line(cut, len(line) - len(cut), events)
+        elif self.error is None:
             self._take_lines(lines, b"\r" in data, events)
         if tail:
             self._keep(tail)
         return events
 
     def receive_eof(self) -> list[Event]:
-        """Say that nothing follows. What is unfinished shows in `error`, never as an event."""
+        """Say that nothing follows. What is unfinished shows in `error`, never as an event.
+
+        But if the last line is ``%exit``, an `Exit` is returned even where a reply is open: tmux
+        cuts the reply short when it throws a client out or dies, and that line tells why.
+        """
+        events: list[Event] = []
         if self.error is None and not self._ended:
             partial = b"".join(self._pieces)
-            if self._guard is not None or self._fence:
+            if self._guard is not None:
                 self.error = ProtocolError("the stream ended inside a reply", partial)
+                last = b"".join((self._after_end or self._body)[-1:])
+                event = self._notification(self._last_dropped or last)
+                if isinstance(event, Exit) and not partial:
+                    events.append(event)
             elif partial:
                 self.error = ProtocolError("the stream ended inside a line", partial)
         self._ended = True
-        return []
+        return events
 
     def _keep(self, piece: bytes) -> None:
         room = self._max_line - self._pieces_size
         if len(piece) > room:
             self._line_omitted += len(piece) - room
             piece = piece[:room]
-        self._pieces.append(piece)
-        self._pieces_size += len(piece)
+        if piece:
+            self._pieces.append(piece)
+            self._pieces_size += len(piece)
 
     def _take_lines(self, lines: list[bytes], has_cr: bool, events: list[Event]) -> None:
         """The hot loop: whole lines, all within the limit."""
         pane_ids = self._pane_ids
         append = events.append
-        outside = self._guard is None and not self._fence
+        outside = self._guard is None
         for line in lines:
             # What a flood is made of, well-formed and from a pane that is known, is read right
             # here; everything else, and every doubt, takes the way through _take_line.
@@ -214,12 +246,12 @@ class Parser:
                         pane_id = pane_ids.get(fields[1])
                         if pane_id is not None:
                             data = fields[2]
-                            append(
-                                Output(pane_id, decode_octal(data) if b"\\" in data else data)
-                            )
+                            append(Output(pane_id, decode_octal(data) if b"\\" in data else data))
                             continue
             self._take_line(line, 0, events)
-            outside = self._guard is None and not self._fence
+            if self.error is not None:
+                return
+            outside = self._guard is None
 
     def _output(self, line: bytes) -> Event:
         """``%output %P DATA`` or ``%extended-output %P AGE … : DATA``."""
@@ -250,101 +282,119 @@ class Parser:
 
     def _take_line(self, line: bytes, omitted: int, events: list[Event]) -> None:
         """One line in any state; the last `omitted` bytes of it are gone."""
-        if self._fence:
-            self._take_fenced(line, omitted, events)
-        elif self._guard is not None:
-            if line == self._end or line == self._error_end:
-                self._finish_reply(line == self._end, events)
+        if self._guard is None:
+            self._take_outside(line, omitted, events)
+            return
+        if self._has_cr:
+            line = _without_cr(line)
+        if (line == self._end or line == self._error_end) and not omitted:
+            if self._fence:
+                self._take_possible_end(line, events)
             else:
-                self._add_body(line, omitted)
-        elif line.startswith(b"%begin ") and (guard := _GUARD(_without_cr(line))) is not None:
-            self._open_reply(guard)
-        elif omitted:
-            events.append(Unknown(line, omitted))
+                reply = self._finish_reply(line == self._end)
+                events.append(reply)
+                if reply.lines and reply.lines[0] in self._fences and _is_fence(reply):
+                    self._fence = reply.lines[0]
+        elif self._after_end:
+            self._take_after_end(line, omitted, events)
         else:
-            event = self._notification(_without_cr(line))
-            if event is not None:
-                events.append(event)
+            self._add_body(line, omitted)
+
+    def _take_outside(self, line: bytes, omitted: int, events: list[Event]) -> None:
+        if omitted:
+            events.append(Unknown(line, omitted))
+            return
+        plain = _without_cr(line)
+        guard = _GUARD(plain) if line.startswith(b"%begin ") else None
+        if guard is not None:
+            self._has_cr = plain != line
+            self._open_reply(guard)
+        elif (event := self._notification(plain)) is not None:
+            events.append(event)
 
     def _open_reply(self, guard: re.Match[bytes]) -> None:
         self._guard = guard
-        cr = b"\r" if guard.string.endswith(b"\r") else b""
-        self._end = b"%end" + guard.string[6:] + cr
-        self._error_end = b"%error" + guard.string[6:] + cr
+        self._end = b"%end" + guard.string[6:]
+        self._error_end = b"%error" + guard.string[6:]
 
     def _add_body(self, line: bytes, omitted: int) -> None:
-        size = len(line)
+        size = len(line) + 1
         if self._body_omitted or self._body_size + size > self._max_reply:
             self._body_omitted += size + omitted
+            self._last_dropped = line
         else:
             self._body.append(line)
             self._body_size += size
             self._body_omitted += omitted
 
-    def _finish_reply(self, ok: bool, events: list[Event]) -> None:
+    def _finish_reply(self, ok: bool) -> Reply:
         assert self._guard is not None
         time, number, flags = self._guard.groups()
         lines = tuple(self._body)
-        events.append(
-            Reply(int(time), int(number), int(flags), lines, ok, self._body_omitted)
-        )
+        reply = Reply(int(time), int(number), int(flags), lines, ok, self._body_omitted)
         self._guard = None
         self._body = []
         self._body_size = self._body_omitted = 0
-        if len(lines) == 1 and lines[0] in self._fences:
-            self._fence = lines[0]
+        self._last_dropped = b""
+        return reply
 
-    def _take_fenced(self, line: bytes, omitted: int, events: list[Event]) -> None:
-        fenced = self._fenced
-        if not fenced and not line.startswith(b"%begin "):
-            # No reply has begun, so nothing here is anybody's text.
-            event = Unknown(line, omitted) if omitted else self._notification(_without_cr(line))
-            if event is not None:
-                events.append(event)
+    def _take_possible_end(self, line: bytes, events: list[Event]) -> None:
+        """Between fences: if this is the end, what seemed to be the end before was text."""
+        if self._body == [self._fence] and _is_own(self._guard) and not self._after_end:
+            # The command had no reply at all, this is already the second fence.
+            self._close_fence([line], events)
             return
-        if (
-            len(fenced) >= 2
-            and fenced[-1] == self._fence
-            and fenced[-2].startswith(b"%begin ")
-            and line == b"%end" + fenced[-2][6:]
+        for text in self._after_end:
+            self._add_body(text, 0)
+        self._after_end = [line]
+        self._after_end_size = 0
+
+    def _take_after_end(self, line: bytes, omitted: int, events: list[Event]) -> None:
+        """Between fences: a line that is text if another end follows, else one outside."""
+        lines = self._after_end
+        lines.append(line)
+        self._after_end_size += len(line) + 1
+        if omitted or self._after_end_size > self._max_reply + len(self._fence) + SHORTEST_LIMIT:
+            # What will show which of the two it is can't be waited for.
+            self.error = ProtocolError(f"more than {self._max_reply} bytes behind a fenced reply")
+        elif (
+            line.startswith(b"%end ")
+            and len(lines) > 3
+            and lines[-2] == self._fence
+            and lines[-3] == b"%begin " + line[5:]
+            and _is_own(_GUARD(lines[-3]))
         ):
-            self._fences.discard(self._fence)
-            self._fence = b""
-            self._fenced = []
-            self._fenced_size = 0
-            fenced.append(line)
-            self._resolve_fenced(fenced, events)
-            return
-        fenced.append(line)
-        self._fenced_size += len(line) + 1
-        if omitted or self._fenced_size > self._max_reply:
-            # A forged end can't be told from the true one when the bytes that would show it are
-            # not kept, so there is no way to stay in step.
-            self.error = ProtocolError(f"a fenced reply is over {self._max_reply} bytes")
+            self._after_end = []
+            self._close_fence(lines, events)
 
-    def _resolve_fenced(self, lines: list[bytes], events: list[Event]) -> None:
-        position = 0
+    def _close_fence(self, lines: list[bytes], events: list[Event]) -> None:
+        """`lines` begins with the end of the open reply and ends with that of the marker's."""
+        fenced: list[Event] = [self._finish_reply(lines[0] == self._end)]
+        last = {
+            line: at for at, line in enumerate(lines) if line.startswith((b"%end ", b"%error "))
+        }
+        position = 1
         while position < len(lines):
-            line = lines[position]
+            line = _without_cr(lines[position])
+            guard = _GUARD(line)
+            end = 0
+            if guard is not None:
+                self._open_reply(guard)
+                end = max(last.get(self._end, 0), last.get(self._error_end, 0))
+            if end > position:
+                for text in lines[position + 1 : end]:
+                    self._add_body(text, 0)
+                fenced.append(self._finish_reply(lines[end] == self._end))
+                position = end
+            elif _ANY_GUARD(line) is not None:
+                self.error = ProtocolError("a guard between fences is not one of a pair", line)
+                return
+            elif (event := self._notification(line)) is not None:
+                fenced.append(event)
             position += 1
-            guard = _GUARD(line) if line.startswith(b"%begin ") else None
-            if guard is None:
-                event = self._notification(_without_cr(line))
-                if event is not None:
-                    events.append(event)
-                continue
-            self._open_reply(guard)
-            for last in range(len(lines) - 1, position - 1, -1):
-                if lines[last] == self._end or lines[last] == self._error_end:
-                    break
-            else:
-                self._guard = None
-                events.append(Unknown(line))
-                continue
-            for body_line in lines[position:last]:
-                self._add_body(body_line, 0)
-            self._finish_reply(lines[last] == self._end, events)
-            position = last + 1
+        self._fences.discard(self._fence)
+        self._fence = b""
+        events.extend(fenced)
 
     def _notification(self, line: bytes) -> Event | None:
         """One line outside a reply; None for a blank one, which says nothing."""
@@ -356,6 +406,14 @@ class Parser:
         if event is None and line.strip():
             return Unknown(line)
         return event
+
+
+def _is_fence(reply: Reply) -> bool:
+    return len(reply.lines) == 1 and not reply.omitted and reply.flags & OWN_COMMAND > 0
+
+
+def _is_own(guard: re.Match[bytes] | None) -> bool:
+    return guard is not None and int(guard[3]) & OWN_COMMAND > 0
 
 
 def _without_cr(line: bytes) -> bytes:
@@ -430,7 +488,7 @@ def _unlinked_window_renamed(rest: bytes | None) -> Event | None:
 
 def _client_session_changed(rest: bytes | None) -> Event | None:
     fields = (rest or b"").split(b" ", 2)
-    if len(fields) == 3 and _SESSION(fields[1]):
+    if len(fields) == 3 and fields[0] and _SESSION(fields[1]):
         return ClientSessionChanged(_text(fields[0]), fields[1].decode("ascii"), _text(fields[2]))
     return None
 

@@ -15,9 +15,7 @@ from attrs import Factory, define
 from ..errors import ProtocolError
 from .commands import Argument
 from .events import Reply
-
-OWN_COMMAND = 1
-"""Bit of `Reply.flags`: the command was read from this connection (cmd-queue.c)."""
+from .parser import OWN_COMMAND
 
 
 @define(eq=False)
