@@ -5,6 +5,7 @@ Nothing here opens, waits or knows the time. Read `events`, then `parser`.
 
 from .commands import Replies, command_name, encode_command, expected_replies
 from .layout import Layout, layout_checksum, parse_layout
+from .lines import Line, prepare, result
 from .parser import Parser, decode_octal
 from .requests import Request, RequestQueue
 from .versions import (
@@ -26,6 +27,7 @@ __all__ = [
     "Capability",
     "Hazard",
     "Layout",
+    "Line",
     "Parser",
     "Replies",
     "Request",
@@ -40,4 +42,6 @@ __all__ = [
     "layout_checksum",
     "parse_layout",
     "parse_version",
+    "prepare",
+    "result",
 ]

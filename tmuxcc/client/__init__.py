@@ -1,0 +1,1 @@
+"""The trio client: the only layer that opens a process."""

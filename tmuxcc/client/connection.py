@@ -1,0 +1,303 @@
+"""One `tmux -C` process in use: bytes to events, requests to replies, and its end.
+
+The reader takes what tmux writes and hands it on at once; it never waits for anybody. Requests
+are written at once too, whole, or left to the writer, so that a cancelled caller can't leave half
+a line behind. What the events and replies are for must not live here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from secrets import token_hex
+
+import trio
+
+from ..errors import ConnectionClosed, ProtocolError
+from ..protocol import Parser, Request, RequestQueue, encode_command
+from ..protocol.commands import Argument
+from ..protocol.events import Continue, Event, Exit, Pause, Reply, Unknown
+from .transport import Process
+
+READ_SIZE = 1 << 16
+"""What a pipe holds on Linux, so that one read empties it."""
+
+READS_IN_A_ROW = 8
+"""How many full reads are taken before other tasks get their turn."""
+
+MAX_IN_FLIGHT = 1000
+"""Requests without a reply: tmux before 3.8 keeps unread replies without bound."""
+
+MAX_OUTGOING = 1 << 20
+"""Bytes that tmux has not taken yet, beyond which new requests wait."""
+
+CLOSE_GRACE = 2.0
+"""Seconds for tmux to end by itself, and again after SIGTERM."""
+
+
+class Connection:
+    """A running connection. `run` must be running in a task."""
+
+    def __init__(self, process: Process, deliver: Callable[[Event], None]) -> None:
+        self.process = process
+        self.queue = RequestQueue()
+        self.closed: ConnectionClosed | None = None
+        self.first_reply: Reply | None = None
+        self.bytes_received = 0
+        self.requests_sent = 0
+        self._deliver = deliver
+        self._parser = Parser()
+        self._outgoing = bytearray()
+        self._outgoing_added = trio.Event()
+        self._writer_busy = False
+        self._waiting: dict[Request, trio.lowlevel.Task] = {}
+        self._room = trio.lowlevel.ParkingLot()
+        self._progress = trio.lowlevel.ParkingLot()
+        self._started = trio.Event()
+        self._ended = trio.Event()
+        self._exit_reason: str | None = None
+        self._protocol_error: ProtocolError | None = None
+
+    async def run(self) -> None:
+        """Read until the end, then wake everybody who waits. Ends by itself; cancel to stop."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.process.read_stderr)
+            nursery.start_soon(self._write)
+            nursery.start_soon(self._watch_process, nursery.cancel_scope)
+            try:
+                await self._read()
+            except ProtocolError as error:
+                self._protocol_error = error
+            nursery.cancel_scope.cancel()
+        await self._end()
+
+    async def wait_started(self) -> None:
+        """Wait for the reply to tmux's own arguments, or the end. Nothing may be sent before."""
+        await self._started.wait()
+
+    async def wait_ended(self) -> None:
+        """Wait until `closed` is set."""
+        await self._ended.wait()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next request should wait for room."""
+        return len(self.queue) >= MAX_IN_FLIGHT or len(self._outgoing) > MAX_OUTGOING
+
+    async def wait_room(self) -> None:
+        """Wait until another request may be sent, or the connection is closed."""
+        while self.is_full and self.closed is None:
+            await self._room.park()
+
+    async def wait_idle(self) -> None:
+        """Wait until every request has its reply, or the connection is closed."""
+        while len(self.queue) and self.closed is None:
+            await self._progress.park()
+
+    async def wait_done(self, request: Request) -> None:
+        """Wait until somebody else's `request` is done, or the connection is closed."""
+        while not request.done and self.closed is None:
+            await self._progress.park()
+
+    def send(
+        self,
+        argv: Sequence[Argument],
+        *,
+        line: bytes = b"",
+        fenced: bool = False,
+        flush: bool = True,
+    ) -> Request:
+        """Send one line, `argv` or the ready-made `line`; its place in the queue.
+
+        Without `flush` it is sent together with what follows. Raises `ConnectionClosed` if the
+        connection is.
+        """
+        data = line or encode_command(*argv)
+        marker = b""
+        if fenced:
+            marker = token_hex(16).encode()
+            fence = encode_command("display-message", "-p", marker)
+            data = fence + data + fence
+        if self.closed is not None:
+            raise self.closed
+        if marker:
+            self._parser.fence(marker)
+        request = self.queue.add(argv, marker)
+        self.requests_sent += 1
+        self._outgoing += data
+        if flush:
+            self.flush()
+        return request
+
+    def flush(self) -> None:
+        """Write what has been sent, as far as tmux takes it now; the writer does the rest."""
+        if self._writer_busy or not self._outgoing:
+            return
+        try:
+            written = os.write(self.process.stdin_fd, self._outgoing)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            # tmux is gone; the reader meets the end of its output and tells the callers.
+            written = len(self._outgoing)
+        del self._outgoing[:written]
+        if self._outgoing:
+            self._writer_busy = True
+            self._outgoing_added.set()
+
+    async def wait_reply(self, request: Request) -> None:
+        """Wait until `request` is done. Cancelled, the request keeps its place in the queue.
+
+        Raises `ConnectionClosed` if the connection ends first.
+        """
+        if not request.done and self.closed is None:
+            self._waiting[request] = trio.lowlevel.current_task()
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                del self._waiting[request]
+                self.queue.abandon(request)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        else:
+            await trio.lowlevel.checkpoint()
+        if not request.done:
+            assert self.closed is not None
+            raise self.closed
+
+    async def aclose(self) -> None:
+        """Detach, read on to the end, and make sure that the process is gone.
+
+        `run` must have ended. Takes at most three times `CLOSE_GRACE` seconds and can't be
+        cancelled: a client that is left unread keeps its server alive (tmux#5444).
+        """
+        if self.closed is None:
+            with trio.CancelScope(shield=True):
+                await self._end_process()
+                self._close()
+
+    async def _read(self) -> None:
+        fd = self.process.stdout_fd
+        parser = self._parser
+        in_a_row = 0
+        while True:
+            try:
+                data = os.read(fd, READ_SIZE)
+            except BlockingIOError:
+                data = None
+            if data:
+                # No checkpoint from here until every event has been handed on.
+                self.bytes_received += len(data)
+                for event in parser.receive_data(data):
+                    self._take(event)
+                if parser.error is not None:
+                    raise parser.error
+                in_a_row += 1
+                if len(data) == READ_SIZE and in_a_row < READS_IN_A_ROW:
+                    continue
+            elif data is not None:
+                parser.receive_eof()
+                return
+            in_a_row = 0
+            await trio.lowlevel.wait_readable(fd)
+
+    def _take(self, event: Event) -> None:
+        if type(event) is Reply:
+            self._take_reply(event)
+        elif type(event) is Unknown:
+            if event.line.startswith((b"%begin ", b"%end ", b"%error ")):
+                raise ProtocolError("a guard without its reply: one was forged or lost", event.line)
+            self.queue.receive_stray(event.line)
+            self._deliver(event)
+        else:
+            if type(event) is Exit:
+                self._exit_reason = event.reason
+            self._deliver(event)
+
+    def _take_reply(self, reply: Reply) -> None:
+        if self.first_reply is None and not reply.flags & 1:
+            self.first_reply = reply
+            self._started.set()
+        oldest = self.queue.oldest
+        if oldest is not None and reply.flags & 1 and oldest.argv[:1] == ("refresh-client",):
+            # Up to 3.7c these two stand inside the reply to the command that causes them.
+            for line in reply.lines:
+                if line.startswith((b"%pause %", b"%continue %")):
+                    name, _, pane_id = line.decode("ascii", "replace").partition(" ")
+                    self._deliver(Pause(pane_id) if name == "%pause" else Continue(pane_id))
+        request = self.queue.receive_reply(reply)
+        self._deliver(reply)
+        if request is not None:
+            task = self._waiting.pop(request, None)
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+            if self._progress:
+                self._progress.unpark_all()
+            if self._room and len(self.queue) <= MAX_IN_FLIGHT // 2:
+                self._room.unpark_all()
+
+    async def _write(self) -> None:
+        while True:
+            await self._outgoing_added.wait()
+            self._outgoing_added = trio.Event()
+            self._writer_busy = True
+            while self._outgoing:
+                await trio.lowlevel.wait_writable(self.process.stdin_fd)
+                self._writer_busy = False
+                self.flush()
+                if self._room and len(self._outgoing) <= MAX_OUTGOING // 2:
+                    self._room.unpark_all()
+            self._writer_busy = False
+
+    async def _watch_process(self, scope: trio.CancelScope) -> None:
+        # The server may hold the other end of our pipe a little longer than the client lives, or
+        # for ever where it is stuck.
+        await self.process.wait()
+        scope.deadline = trio.current_time() + 0.05
+
+    async def _drain(self) -> None:
+        """Read and throw away until the end."""
+        while True:
+            try:
+                if not os.read(self.process.stdout_fd, READ_SIZE):
+                    return
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.process.stdout_fd)
+
+    async def _end_process(self) -> None:
+        # End of input is the politest way: no reply is due, and nothing is printed but %exit.
+        self.process.close_stdin()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drain)
+            await self.process.terminate(CLOSE_GRACE)
+            nursery.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        with trio.CancelScope(shield=True):
+            if self._protocol_error is not None:
+                await self._end_process()
+            # Callers wait for this, so a process that does not end is not waited for here.
+            with trio.move_on_after(0.03):
+                await self.process.wait()
+                await self.process.read_stderr()
+            self._close()
+            await self.process.terminate(CLOSE_GRACE)
+
+    def _close(self) -> None:
+        reason = self._exit_reason
+        if self._protocol_error is not None:
+            reason = f"the stream broke: {self._protocol_error}"
+        self.closed = ConnectionClosed(
+            reason, exit_status=self.process.exit_status, stderr=tuple(self.process.stderr)
+        )
+        self.closed.__cause__ = self._protocol_error
+        self.queue.close()
+        for task in self._waiting.values():
+            trio.lowlevel.reschedule(task)
+        self._waiting.clear()
+        self._room.unpark_all()
+        self._progress.unpark_all()
+        self._started.set()
+        self._ended.set()
+        self.process.close_stdin()
+        self.process.close_output()

@@ -1,0 +1,157 @@
+"""Events to their listeners: functions that are called at once, and streams that are read later."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import trio
+from attrs import frozen
+
+from ..protocol import events as protocol_events
+from ..protocol.events import Event, ExtendedOutput, Output
+
+MAX_EVENTS = 10_000
+"""Events that wait in one stream: a second of the busiest session, some megabytes at most."""
+
+EVENT_CLASSES: tuple[type, ...] = tuple(
+    value
+    for value in vars(protocol_events).values()
+    if isinstance(value, type) and hasattr(value, "__attrs_attrs__")
+)
+"""Every class of event."""
+
+T = TypeVar("T")
+
+
+@frozen
+class EventsLost:
+    """Where a reader of events was too slow: `count` of them, the oldest, are missing here."""
+
+    count: int
+
+
+class Listeners:
+    """Which functions want which classes of events."""
+
+    def __init__(self) -> None:
+        self._functions: list[tuple[Callable[[Event], object], frozenset[type]]] = []
+        self._by_class: dict[type, tuple[Callable[[Event], object], ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def add(
+        self, function: Callable[[Event], object], classes: tuple[type, ...]
+    ) -> Callable[[], None]:
+        """Have `function` called with each event of these classes (none: all); its remover."""
+        wanted = set(classes or EVENT_CLASSES)
+        if unknown := [cls for cls in wanted if cls not in EVENT_CLASSES]:
+            raise TypeError(f"{unknown[0]!r} is no class of event")
+        if Output in wanted:
+            wanted.add(ExtendedOutput)
+        entry = (function, frozenset(wanted))
+        self._functions.append(entry)
+        self._sort()
+
+        def remove() -> None:
+            # By identity: the same function may have been added twice.
+            self._functions[:] = [other for other in self._functions if other is not entry]
+            self._sort()
+
+        return remove
+
+    def of(self, cls: type) -> tuple[Callable[[Event], object], ...]:
+        """The functions that want events of `cls`, in the order in which they were added."""
+        return self._by_class.get(cls, ())
+
+    def _sort(self) -> None:
+        self._by_class = {
+            cls: functions
+            for cls in EVENT_CLASSES
+            if (functions := tuple(f for f, wanted in self._functions if cls in wanted))
+        }
+
+
+class EventStream(Generic[T]):
+    """Events as they come; use it with ``async with`` and iterate over it.
+
+    Gives each event once, to one task at a time, and `EventsLost` where more than `MAX_EVENTS`
+    waited. After the last event of the connection it raises `ConnectionClosed`. Waiting is a
+    cancellation point, and a cancelled wait loses nothing.
+    """
+
+    def __init__(
+        self, subscribe: Callable[[Callable[[Event], object]], Callable[[], None]]
+    ) -> None:
+        self._subscribe = subscribe
+        self._remove: Callable[[], None] | None = None
+        self._events: deque[T] = deque()
+        self._lost = 0
+        self._failure: Exception | None = None
+        self._waiting: trio.lowlevel.Task | None = None
+        self.lost = 0
+
+    async def __aenter__(self) -> EventStream[T]:
+        self._remove = self._subscribe(self._put)  # type: ignore[arg-type]  # only T is put
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening. Iterating ends once what is there has been read."""
+        if self._remove is not None:
+            self._remove()
+            self._remove = None
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` behind the last event."""
+        self._failure = error
+        self._wake()
+
+    def __aiter__(self) -> EventStream[T]:
+        return self
+
+    async def __anext__(self) -> T | EventsLost:
+        if self._waiting is not None:
+            raise trio.BusyResourceError("another task is reading this stream")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._events:
+            if self._failure is not None:
+                raise self._failure
+            if self._remove is None:
+                raise StopAsyncIteration
+            self._waiting = trio.lowlevel.current_task()
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                self._waiting = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._lost:
+            count, self._lost = self._lost, 0
+            return EventsLost(count)
+        return self._events.popleft()
+
+    def _put(self, event: T) -> None:
+        if len(self._events) == MAX_EVENTS:
+            self._events.popleft()
+            self._lost += 1
+            self.lost += 1
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)

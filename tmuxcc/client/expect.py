@@ -1,0 +1,116 @@
+"""Looking for text in what a pane writes: in pieces, over borders, and past the echo. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from .text import decode, incomplete_tail, strip_sequences
+
+MAX_TEXT = 1 << 16
+"""Characters that are searched: a match can't be longer. Older text is dropped from the front."""
+
+Pattern: TypeAlias = str | re.Pattern[str]
+
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,4096}\x1b?|[ -/]*)?\Z")
+
+
+@frozen
+class WaitResult:
+    """Why a wait has ended.
+
+    `outcome` is ``"matched"`` (`index` says which pattern, `match` what it found), ``"stopped"``
+    (the same for a stop pattern), ``"exited"`` (the program ended first) or ``"gap"`` (output
+    was lost, so the text may have been in it). `text` is what was seen, up to the end of the
+    match.
+    """
+
+    outcome: Literal["matched", "stopped", "exited", "gap"]
+    index: int | None
+    match: re.Match[str] | None
+    text: str
+
+    def __bool__(self) -> bool:
+        return self.outcome == "matched"
+
+
+class TextWindow:
+    """The text of a pane from some point on, and what has been found in it so far."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._raw = b""
+        self._echoes: list[str] = []
+
+    def expect_echo(self, typed: str) -> None:
+        """`typed` has just been typed: its first appearance is not to be found."""
+        self._echoes.extend(line for line in typed.splitlines() if line.strip())
+
+    def forget_echoes(self) -> None:
+        """What was typed may be found like anything else."""
+        self._echoes.clear()
+
+    def receive(self, data: bytes) -> None:
+        """The pane wrote `data`."""
+        data = self._raw + data
+        keep = incomplete_tail(data)
+        text = decode(data[: len(data) - keep])
+        # A sequence that is cut here would leave its second half behind as text.
+        unfinished = _UNFINISHED.search(text)
+        if unfinished is not None:
+            keep += len(text[unfinished.start() :].encode("utf-8"))
+            text = text[: unfinished.start()]
+        self._raw = data[len(data) - keep :] if keep else b""
+        self.text += strip_sequences(text)
+        self._remove_echoes()
+        if len(self.text) > MAX_TEXT:
+            self.text = self.text[-MAX_TEXT:]
+
+    def search(self, patterns: Sequence[re.Pattern[str]]) -> tuple[int, re.Match[str]] | None:
+        """The pattern that matches first in the text (the first of them where several do)."""
+        text = self.text
+        if self._echoes:
+            # What may turn out to be an echo that is still coming is left for later.
+            text = text[: len(text) - _overlap(text, self._echoes[0])]
+        found: tuple[int, re.Match[str]] | None = None
+        for index, pattern in enumerate(patterns):
+            match = pattern.search(text)
+            if match is not None and (found is None or match.start() < found[1].start()):
+                found = index, match
+        return found
+
+    def consume(self, end: int) -> str:
+        """Take away the text up to `end` and return it."""
+        taken, self.text = self.text[:end], self.text[end:]
+        return taken
+
+    def _remove_echoes(self) -> None:
+        while self._echoes:
+            # A shell that wraps a long line writes blanks where the terminal's line ends.
+            echo = "[ \n]*".join(re.escape(character) for character in self._echoes[0])
+            match = re.search(echo, self.text)
+            if match is None:
+                return
+            self._echoes.pop(0)
+            self.text = self.text[: match.start()] + self.text[match.end() :]
+
+
+def compile_patterns(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[str]]:
+    """Regular expressions, those given as text with ``^`` and ``$`` at each line."""
+    if isinstance(patterns, (str, re.Pattern)):
+        patterns = [patterns]
+    return [
+        re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
+        for pattern in patterns
+    ]
+
+
+def _overlap(text: str, echo: str) -> int:
+    """The length of the longest end of `text` that is a beginning of `echo`."""
+    for length in range(min(len(text), len(echo) - 1), 0, -1):
+        if text.endswith(echo[:length]):
+            return length
+    return 0

@@ -1,0 +1,544 @@
+"""What one pane writes: a bounded log with offsets, and any number of readers of it.
+
+`PaneOutput` is written by the client's reader, at once and without waiting. A stream is no buffer
+but a position in that log: a slow reader costs nothing more, and one that falls behind further
+than the log reaches back finds a `Gap` just where it lost something. Sending commands must not
+live here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
+from typing import IO, Literal, TypeAlias
+from weakref import WeakSet
+
+import trio
+from attrs import frozen
+
+from ..errors import TmuxError
+from .text import LineSplitter
+
+HISTORY = 1 << 20
+"""Default bound of one pane's log in bytes: at the rate at which tmux can deliver (about 20 MB/s)
+a reader may be away for 50 ms, at that of a busy build log for minutes. It is used only by panes
+that write."""
+
+CHUNK_OVERHEAD = 160
+"""What a kept piece costs beside its data, so that a flood of single bytes is bounded too."""
+
+SPOOL_PIECE = 1 << 20
+"""How much of a spooled stream is read back at a time."""
+
+Overflow: TypeAlias = Literal["drop", "spool"]
+
+
+@frozen
+class Chunk:
+    """`data` as the pane wrote it, the first byte of it at `offset`."""
+
+    offset: int
+    data: bytes
+
+
+@frozen
+class Gap:
+    """Here something is missing.
+
+    `size` is how many bytes, None where nobody knows. `cause` is ``"overflow"`` (the reader was
+    too slow), ``"pause"`` (tmux stopped sending), ``"seed"`` (output was stopped to take an exact
+    snapshot), ``"history"`` (`since` lies before what is kept) or ``"spool"`` (the temporary file
+    could not be written).
+    """
+
+    offset: int
+    size: int | None
+    cause: str
+
+
+@frozen
+class Snapshot:
+    """What the pane showed at `offset`, as bytes that draw it on a terminal of its size."""
+
+    offset: int
+    data: bytes
+
+
+@frozen
+class ExitStatus:
+    """How a program ended: `code`, or the number of the `signal`; both None where nobody knows."""
+
+    code: int | None
+    signal: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with code 0."""
+        return self.code == 0
+
+
+Item: TypeAlias = Chunk | Gap | Snapshot
+
+_MARK_START = b"\x1b]6973;"
+_MARK = re.compile(rb"\x1b\]6973;([0-9a-f]{32});([0-9]{0,3});([0-9]{0,3})\x07")
+_MARK_PART = re.compile(rb"\x1b(?:\](?:6(?:9(?:7(?:3(?:;[0-9a-f;]{0,40})?)?)?)?)?)?\Z")
+
+
+class PaneOutput:
+    """The log of one pane.
+
+    `end` is the offset behind the last byte, `start` that of the first byte still kept.
+    """
+
+    def __init__(self, pane_id: str, limit: int, nonces: Collection[bytes]) -> None:
+        self.pane_id = pane_id
+        self.start = 0
+        self.end = 0
+        self.gaps = 0
+        self.exit_status: ExitStatus | None = None
+        self.failure: TmuxError | None = None
+        self.ended_by_mark = False
+        self._limit = limit
+        self._nonces = nonces
+        self._partial_mark = b""
+        self._items: deque[Item] = deque()
+        self._first = 0  # number of the first item kept; items are counted from 0
+        self._size = 0
+        self._unknown_gap = -1  # number of the last item dropped that was a gap of unknown size
+        self._held: list[bytes] | None = None
+        self._spooling: WeakSet[OutputStream] = WeakSet()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self.seeded: WeakSet[OutputStream] = WeakSet()
+        """The streams that want a snapshot behind a gap."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come: the program has ended, or the connection."""
+        return self.exit_status is not None or self.failure is not None
+
+    def receive(self, data: bytes) -> None:
+        """The pane wrote `data`."""
+        if self.ended:
+            return
+        if self._nonces:
+            data = self._without_mark(data)
+        if self._held is not None:
+            self._held.append(data)
+        elif data:
+            self._append(Chunk(self.end, data))
+            self.end += len(data)
+            self._size += len(data)
+            if self._size > self._limit:
+                self._trim()
+        if self.exit_status is not None or self._waiting:
+            self._waiting.unpark_all()
+
+    def gap(self, cause: str) -> None:
+        """Something is missing from here on; how much is not known."""
+        if self.ended:
+            return
+        self.gaps += 1
+        self._append(Gap(self.end, None, cause))
+        self._waiting.unpark_all()
+
+    def hold(self) -> None:
+        """Keep what comes back until `release`: a snapshot that precedes it is on its way."""
+        if self._held is None:
+            self._held = []
+
+    def release(self, snapshot: bytes | None) -> int:
+        """Append the snapshot, if there is one, then what was held; the snapshot's item number."""
+        held, self._held = self._held, None
+        number = self._first + len(self._items)
+        if snapshot is not None and not self.ended:
+            self._append(Snapshot(self.end, snapshot))
+            self._size += len(snapshot)
+        for data in held or ():
+            self._append(Chunk(self.end, data))
+            self.end += len(data)
+            self._size += len(data)
+        self._trim()
+        self._waiting.unpark_all()
+        return number
+
+    def finish(self, status: ExitStatus) -> None:
+        """The pane's program has ended; only the first call counts."""
+        if not self.ended:
+            self._flush_partial_mark()
+            self.exit_status = status
+        self._waiting.unpark_all()
+
+    def fail(self, error: TmuxError) -> None:
+        """The connection has ended, the program perhaps not."""
+        if not self.ended:
+            self._flush_partial_mark()
+            self.failure = error
+        self._waiting.unpark_all()
+
+    def reads_pastes(self) -> bool:
+        """Whether the program has, as far as is kept, asked for bracketed pastes."""
+        kept = b"".join(item.data for item in self._items if not isinstance(item, Gap))
+        return kept.rfind(b"\x1b[?2004h") > kept.rfind(b"\x1b[?2004l")
+
+    async def wait_change(self) -> None:
+        """Wait until there is something new to look at."""
+        await self._waiting.park()
+
+    def _flush_partial_mark(self) -> None:
+        if self._held is not None:
+            self.release(None)
+        if self._partial_mark:
+            data, self._partial_mark = self._partial_mark, b""
+            self._append(Chunk(self.end, data))
+            self.end += len(data)
+            self._size += len(data)
+
+    def _without_mark(self, data: bytes) -> bytes:
+        """What the program wrote; the wrapper's mark, which may come in pieces, ends it."""
+        if self._partial_mark:
+            data = self._partial_mark + data
+            self._partial_mark = b""
+        position = data.find(_MARK_START)
+        while position >= 0:
+            match = _MARK.match(data, position)
+            if match is not None and match[1] in self._nonces:
+                code, number = match[2], match[3]
+                self.exit_status = ExitStatus(
+                    int(code) if code else None, int(number) if number else None
+                )
+                self.ended_by_mark = True
+                held, self._held = self._held, None
+                for piece in (*(held or ()), data[:position]):
+                    if piece:
+                        self._append(Chunk(self.end, piece))
+                        self.end += len(piece)
+                        self._size += len(piece)
+                return b""
+            position = data.find(_MARK_START, position + 1)
+        escape = data.rfind(b"\x1b", -64)
+        if escape >= 0 and _MARK_PART.match(data, escape):
+            self._partial_mark = data[escape:]
+            data = data[:escape]
+        return data
+
+    def _append(self, item: Item) -> None:
+        self._items.append(item)
+        self._size += CHUNK_OVERHEAD
+
+    def _trim(self) -> None:
+        items = self._items
+        while self._size > self._limit and len(items) > 1:
+            item = items[0]
+            for stream in self._spooling:
+                stream._spool(self._first, item)
+            items.popleft()
+            self._first += 1
+            self._size -= CHUNK_OVERHEAD
+            if isinstance(item, Gap):
+                if item.size is None:
+                    self._unknown_gap = self._first - 1
+            else:
+                self._size -= len(item.data)
+                if isinstance(item, Chunk):
+                    self.start = item.offset + len(item.data)
+
+    # What a stream needs. Items are addressed by their number, which never changes.
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next item will have."""
+        return self._first + len(self._items)
+
+    @property
+    def first_number(self) -> int:
+        """The number of the oldest item kept."""
+        return self._first
+
+    def item(self, number: int) -> Item:
+        """A kept item."""
+        return self._items[number - self._first]
+
+    def lost_since(self, number: int, offset: int) -> int | None:
+        """How many bytes from `offset` on are no longer kept; None if not known."""
+        return None if number <= self._unknown_gap else self.start - offset
+
+    def find(self, offset: int) -> int:
+        """The number of the item in which the byte at `offset` stands, or will stand."""
+        number = self._first
+        for item in self._items:
+            if isinstance(item, Chunk) and item.offset + len(item.data) > offset:
+                break
+            number += 1
+        return number
+
+
+class OutputStream:
+    """The output of a pane from some point on; iterate over it, with or without ``async with``.
+
+    It gives `Chunk`, `Gap` and, if `seed` was asked for, `Snapshot`. It ends when the pane's
+    program has ended and all was given, and raises `ConnectionClosed` where the connection ended
+    first. Waiting is a cancellation point, and a cancelled wait loses nothing. One task may read
+    it at a time.
+    """
+
+    def __init__(
+        self,
+        log: PaneOutput,
+        *,
+        since: int | None,
+        overflow: Overflow,
+        take_snapshot: Callable[[], Awaitable[int]] | None,
+        check: Callable[[], Awaitable[None]],
+    ) -> None:
+        if overflow not in ("drop", "spool"):
+            raise ValueError(f"overflow is 'drop' or 'spool', not {overflow!r}")
+        self._log = log
+        self._take_snapshot = take_snapshot
+        self._needs_snapshot = take_snapshot is not None
+        self._check: Callable[[], Awaitable[None]] | None = check
+        self._reading = False
+        self._closed = False
+        self._file: IO[bytes] | None = None
+        self._spooled: deque[_Spooled] = deque()
+        self._spool_failed = False
+        self.dropped = 0
+        self._gap_cause = "overflow"
+        if since is None:
+            self._number, self.offset = log.next_number, log.end
+        elif since < log.start:
+            # Number 0 is gone, so the first thing to come out is the gap.
+            self._number, self.offset, self._gap_cause = 0, max(since, 0), "history"
+        else:
+            self._number, self.offset = log.find(since), since
+        if take_snapshot is not None:
+            log.seeded.add(self)
+        if overflow == "spool":
+            log._spooling.add(self)
+
+    async def __aenter__(self) -> OutputStream:
+        if self._check is not None:
+            check, self._check = self._check, None
+            await check()
+        if self._needs_snapshot:
+            self._number = await self._snapshot()
+            self.offset = self._log.end
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the stream up: iterating ends, and a temporary file is gone."""
+        self._closed = True
+        self._log.seeded.discard(self)
+        self._log._spooling.discard(self)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._spooled.clear()
+
+    def __aiter__(self) -> OutputStream:
+        return self
+
+    async def __anext__(self) -> Item:
+        item = await self.receive()
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    async def receive(self) -> Item | None:
+        """The next item; None at the end."""
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this stream")
+        self._reading = True
+        try:
+            while not self._closed:
+                if self._needs_snapshot and not isinstance(self.peek_gap(), Gap):
+                    self._number = await self._snapshot()
+                    self.offset = self._log.end
+                await trio.lowlevel.checkpoint_if_cancelled()
+                item = self.receive_nowait()
+                if item is not None:
+                    return item
+                if self._log.ended:
+                    break
+                if self._check is not None:
+                    check, self._check = self._check, None
+                    await check()
+                else:
+                    await self._log.wait_change()
+        finally:
+            self._reading = False
+        if self._closed or self._log.failure is None:
+            return None
+        raise self._log.failure
+
+    def receive_nowait(self) -> Item | None:
+        """The next item if it is there, None if it is not (yet)."""
+        log = self._log
+        while True:
+            gap = self.peek_gap()
+            if gap is not None:
+                self._number = log.first_number
+                self.offset = log.start
+                self._gap_cause = "overflow"
+                self.dropped += gap.size or 0
+                self._needs_snapshot = self._take_snapshot is not None
+                return gap
+            if self._spooled:
+                number, item = self._read_spooled()
+            elif self._number < log.next_number:
+                number, item = self._number, log.item(self._number)
+            else:
+                return None
+            self._number = number + 1
+            if isinstance(item, Chunk):
+                if item.offset < self.offset:
+                    item = Chunk(self.offset, item.data[self.offset - item.offset :])
+                self.offset = item.offset + len(item.data)
+                if not item.data:
+                    continue
+            elif isinstance(item, Snapshot) and self._take_snapshot is None:
+                continue
+            elif isinstance(item, Snapshot):
+                self._needs_snapshot = False
+            return item
+
+    def peek_gap(self) -> Gap | None:
+        """The gap that comes next because this reader was too slow, if there is one."""
+        log = self._log
+        if self._spooled or self._number >= log.first_number:
+            return None
+        size = log.lost_since(self._number, self.offset)
+        return Gap(self.offset, size, "spool" if self._spool_failed else self._gap_cause)
+
+    async def _snapshot(self) -> int:
+        assert self._take_snapshot is not None
+        number = await self._take_snapshot()
+        self._needs_snapshot = False
+        return number
+
+    def _spool(self, number: int, item: Item) -> None:
+        """The log gives up `item`; keep it if it has not been read."""
+        if number < self._number or self._spool_failed:
+            return
+        if isinstance(item, Gap):
+            self._spooled.append(_Spooled(number, item, 0, 0))
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="tmuxcc-")  # noqa: SIM115 - kept open
+            position = self._file.seek(0, os.SEEK_END)
+            self._file.write(item.data)
+        except OSError:
+            # The disk is full: from here on the loss is shown as a gap.
+            self._spool_failed = True
+            return
+        last = self._spooled[-1] if self._spooled else None
+        if (
+            last is not None
+            and isinstance(last.item, Chunk)
+            and isinstance(item, Chunk)
+            and last.length + len(item.data) <= SPOOL_PIECE
+        ):
+            self._spooled[-1] = _Spooled(
+                number, last.item, last.position, last.length + len(item.data)
+            )
+        else:
+            self._spooled.append(_Spooled(number, item, position, len(item.data)))
+
+    def _read_spooled(self) -> tuple[int, Item]:
+        entry = self._spooled.popleft()
+        item = entry.item
+        if isinstance(item, Chunk):
+            assert self._file is not None
+            self._file.seek(entry.position)
+            item = Chunk(item.offset, self._file.read(entry.length))
+            if not self._spooled:
+                self._file.seek(0)
+                self._file.truncate()
+        return entry.number, item
+
+
+@frozen
+class _Spooled:
+    """`length` bytes at `position` of the file: the item that ends with number `number`.
+
+    Chunks that follow each other share an entry, whose `item` is the first.
+    """
+
+    number: int
+    item: Item
+    position: int
+    length: int
+
+
+class LostOutput(str):
+    """The line where output is missing: its text says so to people, `gap` to programs."""
+
+    __slots__ = ("gap",)
+    gap: Gap
+
+    def __new__(cls, gap: Gap) -> LostOutput:
+        """The text is made from the gap."""
+        size = "some output" if gap.size is None else f"{gap.size} bytes"
+        line = super().__new__(cls, f"[tmuxcc: {size} lost here: {gap.cause}]")
+        line.gap = gap
+        return line
+
+
+class LineStream:
+    """The lines of a pane as text; iterate over it, with or without ``async with``.
+
+    Where output was lost, a line of class `LostOutput` says so.
+    """
+
+    def __init__(self, stream: OutputStream, *, escapes: bool) -> None:
+        self._stream = stream
+        self._splitter = LineSplitter(escapes=escapes)
+        self._ready: deque[str] = deque()
+        self._ended = False
+
+    async def __aenter__(self) -> LineStream:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def __aiter__(self) -> LineStream:
+        return self
+
+    @property
+    def dropped(self) -> int:
+        """How many bytes were lost, as far as that is known."""
+        return self._stream.dropped
+
+    async def __anext__(self) -> str:
+        while not self._ready:
+            if self._ended:
+                raise StopAsyncIteration
+            item = await self._stream.receive()
+            if item is None:
+                self._ended = True
+                self._ready.extend(self._splitter.finish())
+            elif isinstance(item, Chunk):
+                self._ready.extend(self._splitter.receive(item.data))
+            elif isinstance(item, Gap):
+                self._ready.extend(self._splitter.finish())
+                self._ready.append(LostOutput(item))
+        return self._ready.popleft()

@@ -1,0 +1,38 @@
+"""The wrapper under which programs are started, so that nothing they write last is lost.
+
+tmux throws away what it has not read of a pane when the pane's process ends, on every version.
+The process is therefore a small shell script (program.sh) that outlives the program: it writes a
+mark behind the last byte, which carries the exit status, and lingers until the client has it. How
+the mark is read is in output.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from secrets import token_hex
+
+from ..errors import InvalidCommand
+
+
+def new_nonce() -> str:
+    """What tells the mark of one program from a forged one: 32 hexadecimal digits."""
+    return token_hex(16)
+
+
+def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
+    """The argument list that runs `argv` under the wrapper.
+
+    Raises `InvalidCommand` if there is no program in it.
+    """
+    if isinstance(argv, str) or not argv or not argv[0]:
+        raise InvalidCommand(f"argv is a list that begins with the program to run, not {argv!r}")
+    return ["/bin/sh", "-c", _script(), "tmuxcc", nonce, *argv]
+
+
+@cache
+def _script() -> str:
+    text = files(__package__).joinpath("program.sh").read_text("utf-8")
+    lines = [line.strip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if not line.startswith("#"))

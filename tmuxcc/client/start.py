@@ -1,0 +1,212 @@
+"""How a control client is started: its argument list, and what went wrong where it fails.
+
+Every failure becomes an error that says what to do. What happens after the start must not live
+here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from ..errors import (
+    AccessDenied,
+    NoServer,
+    OpenError,
+    SessionNotFound,
+    SocketPathTooLong,
+    StartTimeout,
+    TmuxNotFound,
+    UnsupportedVersion,
+)
+from ..protocol import OLDEST_SUPPORTED, TmuxVersion, parse_version
+from ..protocol.events import Event
+from .connection import Connection
+from .transport import LocalTransport, Transport, open_process
+
+START_TIMEOUT = 10.0
+"""Seconds within which tmux must have answered its own arguments: a client and a server that do
+not understand each other stay silent for ever (tmux before 3.6 and since)."""
+
+PAUSE_AFTER = 1
+"""Seconds of output that may wait in the server for us before it pauses the pane. Less can't be
+said; without it a person who looks on lets the queue grow without bound."""
+
+_SOCKET_LIMIT = 103 if sys.platform == "darwin" else 107
+
+
+@frozen
+class Server:
+    """Which tmux, and which server of it: a socket's path or its name (neither: the default)."""
+
+    program: str
+    socket_path: str | None
+    socket_name: str | None
+    config_file: str | None
+    transport: Transport
+
+    @property
+    def socket(self) -> str:
+        """The socket's path, for messages and for the check of its length."""
+        if self.socket_path is not None:
+            return self.socket_path
+        folder = Path(os.environ.get("TMUX_TMPDIR") or "/tmp")  # noqa: S108 - tmux's own default
+        return str(folder / f"tmux-{os.getuid()}" / (self.socket_name or "default"))
+
+    def argv(self, *command: str) -> list[str]:
+        """The argument list of a tmux process for this server."""
+        words = [self.program, "-u"]
+        if self.socket_path is not None:
+            words += ["-S", self.socket_path]
+        elif self.socket_name is not None:
+            words += ["-L", self.socket_name]
+        if self.config_file is not None:
+            words += ["-f", self.config_file]
+        return self.transport.argv([*words, *command])
+
+
+def find_server(
+    *,
+    socket_path: str | os.PathLike[str] | None,
+    socket_name: str | None,
+    config_file: str | os.PathLike[str] | None,
+    tmux: str | os.PathLike[str] | None,
+    transport: Transport | None,
+) -> Server:
+    """Settle what was asked for. Raises `TmuxNotFound` and `SocketPathTooLong`."""
+    if socket_path is not None and socket_name is not None:
+        raise ValueError("give socket_path or socket_name, not both")
+    transport = transport or LocalTransport()
+    program = os.fspath(tmux or "tmux")
+    if transport.is_local:
+        found = shutil.which(program)
+        if found is None:
+            raise TmuxNotFound(program)
+        program = found
+        if socket_path is None and socket_name is None and os.environ.get("TMUX"):
+            # Inside tmux its server is the default, for tmux itself and so for us.
+            socket_path = os.environ["TMUX"].split(",")[0]
+    server = Server(
+        program,
+        None if socket_path is None else os.fspath(socket_path),
+        socket_name,
+        None if config_file is None else os.fspath(config_file),
+        transport,
+    )
+    if transport.is_local and len(os.fsencode(server.socket)) > _SOCKET_LIMIT:
+        raise SocketPathTooLong(server.socket, _SOCKET_LIMIT)
+    return server
+
+
+async def program_version(server: Server) -> TmuxVersion:
+    """What ``tmux -V`` says. Raises `UnsupportedVersion` if that is too old."""
+    try:
+        with trio.fail_after(START_TIMEOUT):
+            result = await trio.run_process(
+                server.transport.argv([server.program, "-V"]),
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+    except trio.TooSlowError as error:
+        raise StartTimeout(START_TIMEOUT, "it did not even tell its version") from error
+    text = result.stdout.decode("utf-8", "replace").strip()
+    if result.returncode != 0 or not text:
+        said = result.stderr.decode("utf-8", "replace").strip()
+        raise OpenError(f"{server.program} -V failed: {said or f'status {result.returncode}'}")
+    version = parse_version(text)
+    if version < OLDEST_SUPPORTED:
+        raise UnsupportedVersion(version.text)
+    return version
+
+
+def attach_command(session: str | None, flags: Sequence[str]) -> list[str]:
+    """Attach to a session by name or id (None: the last used), starting and making nothing."""
+    words = ["-N", "-C", "attach-session", "-E", "-f", ",".join(flags)]
+    if session is not None:
+        words += ["-t", session if session.startswith("$") else f"={session}"]
+    return words
+
+
+def created_options(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> list[str]:
+    """Where and with what environment a new pane's program is started."""
+    words = []
+    if cwd is not None:
+        # tmux expands formats in it.
+        words += ["-c", str(Path(cwd).absolute()).replace("#", "##")]
+    for name, value in (env or {}).items():
+        if not name or "=" in name:
+            raise ValueError(f"{name!r} is no name of an environment variable")
+        words += ["-e", f"{name}={value}"]
+    return words
+
+
+async def start_connection(
+    server: Server,
+    command: Sequence[str],
+    *,
+    session: str | None,
+    deliver: Callable[[Event], None],
+    run: Callable[[Connection], None],
+) -> Connection:
+    """Start a client, have `run` take care of it, and wait until it is attached.
+
+    Raises an `OpenError`; the process is gone then.
+    """
+    connection = Connection(open_process(server.argv(*command)), deliver)
+    run(connection)
+    try:
+        with trio.move_on_after(START_TIMEOUT):
+            await connection.wait_started()
+            reply = connection.first_reply
+            if reply is None:
+                await connection.wait_ended()
+                raise _failure(server, session, "\n".join(connection.process.stderr))
+            if not reply.ok:
+                text = b"\n".join(reply.lines).decode("utf-8", "replace")
+                raise _failure(server, session, text)
+            return connection
+        raise StartTimeout(START_TIMEOUT, _silence(server))
+    except BaseException:
+        connection.process.close_stdin()
+        with trio.CancelScope(shield=True):
+            await connection.process.terminate(0.2)
+        raise
+
+
+def _failure(server: Server, session: str | None, text: str) -> OpenError:
+    if "can't find session" in text:
+        return SessionNotFound(session)
+    if "no sessions" in text:
+        return SessionNotFound(None)
+    if "no server running" in text or "No such file" in text or "refused" in text:
+        return NoServer(server.socket)
+    if "Permission denied" in text or "access not allowed" in text:
+        return AccessDenied(server.socket)
+    if "too long" in text:
+        return SocketPathTooLong(server.socket, _SOCKET_LIMIT)
+    return OpenError(f"tmux did not attach: {text.strip() or 'it gave no reason'}")
+
+
+def _silence(server: Server) -> str:
+    advice = "a tmux of another version may have started the server, or its configuration waits"
+    if not server.transport.is_local:
+        return advice
+    try:
+        told = subprocess.run(
+            server.argv("-N", "display-message", "-p", "#{version}"),
+            capture_output=True,
+            timeout=2,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{advice}; the server does not answer other clients either"
+    version = told.stdout.decode("utf-8", "replace").strip()
+    return f"{advice} (the server is {version or 'not telling its version'})"

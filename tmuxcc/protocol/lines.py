@@ -1,0 +1,137 @@
+"""One command as it is sent, and its answer as its caller gets it.
+
+This is where the faults of a tmux version (versions.py) are steered around: a command that would
+hit one is changed into one that does not, or refused with the reason. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from attrs import frozen
+
+from ..errors import CommandError, InvalidCommand, ReplyTooLarge, TmuxError
+from .commands import Argument, Replies, command_name, encode_command, expected_replies
+from .requests import Request
+from .versions import TmuxVersion, has_hazard
+
+_CHANGES_WINDOW = frozenset(
+    """
+    break-pane join-pane kill-pane kill-window last-window link-window move-pane move-window
+    new-window next-window previous-window respawn-window rotate-window select-window
+    swap-window unlink-window
+    """.split()
+)
+_DESTROYS = frozenset("kill-pane kill-session kill-window unlink-window".split())
+_FILE_COMMANDS = frozenset("load-buffer save-buffer source-file".split())
+_PANE_OFF = re.compile(r"(%[0-9]+):off")
+_NEGATIVE_WIDTH = re.compile(r"#\{[^}]*=-[0-9]")
+
+
+@frozen
+class Line:
+    """What is sent for one command.
+
+    `fenced` says that it needs a marker before and behind it. On versions with the fault
+    ``destroy-session-crash``, a line that `destroys` must not be sent before every line that
+    `changes_window` has been answered.
+    """
+
+    argv: tuple[Argument, ...]
+    data: bytes
+    fenced: bool
+    changes_window: bool
+    destroys: bool
+
+
+def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection[str] = ()) -> Line:
+    """The line for `argv`, safe for a server of this `version`.
+
+    `shadowed` are the command names that the user has redefined as aliases. Raises
+    `InvalidCommand` for what can't be sent, would hold up the connection, or would hang or crash
+    this server.
+    """
+    name = command_name(argv)
+    words: Sequence[Argument] = argv
+    if name == "refresh-client":
+        words = _steered_refresh(argv, version)
+    data = encode_command(*words)
+    kind = expected_replies(argv, shadowed)
+    if kind is Replies.HOLDS:
+        raise InvalidCommand(
+            f"{name} would hold up every other command of this connection; use its flag -b"
+            " where it has one, or run it as a tmux process of its own"
+        )
+    if has_hazard(version, "negative-width-loop") and any(
+        isinstance(word, str) and _NEGATIVE_WIDTH.search(word) for word in argv
+    ):
+        raise InvalidCommand(
+            f"tmux {version} can hang on a format with a negative width; use a positive one"
+        )
+    fenced = kind is Replies.FENCED
+    if name == "respawn-pane" and has_hazard(version, "respawn-crash") and _kills(argv):
+        pane_id = next((w for w in argv if isinstance(w, str) and re.fullmatch("%[0-9]+", w)), None)
+        if pane_id is None:
+            raise InvalidCommand(
+                f"tmux {version} can crash on respawn-pane -k; name the pane by its id (-t %N),"
+                " so that it can be paused first"
+            )
+        pause = encode_command("refresh-client", "-A", f"{pane_id}:pause")
+        proceed = encode_command("refresh-client", "-A", f"{pane_id}:continue")
+        data = b" ; ".join((pause[:-1], data[:-1], proceed))
+        fenced = True
+    guarded = has_hazard(version, "destroy-session-crash")
+    return Line(
+        tuple(argv),
+        data,
+        fenced,
+        guarded and name in _CHANGES_WINDOW,
+        guarded and name in _DESTROYS,
+    )
+
+
+def result(request: Request) -> list[str] | TmuxError:
+    """What a finished request gives its caller: the lines of its replies, or the error.
+
+    Text is decoded as UTF-8 with surrogateescape.
+    """
+    lines: list[str] = []
+    omitted = 0
+    for reply in request.replies:
+        text = [_text(line) for line in reply.lines]
+        if not reply.ok:
+            return CommandError(request.argv, text)
+        lines += text
+        omitted += reply.omitted
+    if request.strays and command_name(request.argv) in _FILE_COMMANDS:
+        # Their errors come outside of any reply, behind an innocent %end, and name the file.
+        paths = [word for word in request.argv[1:] if isinstance(word, str) and word]
+        strays = [_text(line) for line in request.strays]
+        if told := [line for line in strays if any(path in line for path in paths)]:
+            return CommandError(request.argv, told)
+    return ReplyTooLarge(request.argv, lines, omitted) if omitted else lines
+
+
+def _steered_refresh(argv: Sequence[Argument], version: TmuxVersion) -> list[Argument]:
+    words: list[Argument] = []
+    for word in argv:
+        off = _PANE_OFF.fullmatch(word) if isinstance(word, str) else None
+        if off is not None and words[-1] == "-A" and has_hazard(version, "pane-off-crash"):
+            words += [f"{off[1]}:pause", "-A"]
+        words.append(word)
+    if has_hazard(version, "no-output-hang") and any(
+        isinstance(word, str) and "no-output" in word for word in words
+    ):
+        raise InvalidCommand(
+            f"tmux {version} hangs when no-output is changed on a client that is attached"
+        )
+    return words
+
+
+def _kills(argv: Sequence[Argument]) -> bool:
+    return any(isinstance(w, str) and re.fullmatch(r"-[A-Za-z]*k[A-Za-z]*", w) for w in argv)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
