@@ -44,6 +44,7 @@ class TextWindow:
         self.text = ""
         self._raw = b""
         self._echoes: list[str] = []
+        self._echo_at: int | None = None  # where in the text the first of them was taken out
 
     def expect_echo(self, typed: str) -> None:
         """`typed` has just been typed: its first appearance is not to be found."""
@@ -52,6 +53,7 @@ class TextWindow:
     def forget_echoes(self) -> None:
         """What was typed may be found like anything else."""
         self._echoes.clear()
+        self._echo_at = None
 
     def receive(self, data: bytes) -> None:
         """The pane wrote `data`."""
@@ -67,7 +69,7 @@ class TextWindow:
         self.text += strip_sequences(text)
         self._remove_echoes()
         if len(self.text) > MAX_TEXT:
-            self.text = self.text[-MAX_TEXT:]
+            self.consume(len(self.text) - MAX_TEXT)
 
     def search(self, patterns: Sequence[re.Pattern[str]]) -> tuple[int, re.Match[str]] | None:
         """The pattern that matches first in the text (the first of them where several do)."""
@@ -85,17 +87,26 @@ class TextWindow:
     def consume(self, end: int) -> str:
         """Take away the text up to `end` and return it."""
         taken, self.text = self.text[:end], self.text[end:]
+        if self._echo_at is not None:
+            self._echo_at = max(0, self._echo_at - end)
         return taken
 
     def _remove_echoes(self) -> None:
         while self._echoes:
-            # A shell that wraps a long line writes blanks where the terminal's line ends.
+            # A shell that wraps a long line writes blanks where the terminal's line ends, and one
+            # that highlights what is pasted draws the line again when Enter is pressed. So the
+            # echo is whatever looks like it up to the end of its line.
             echo = "[ \n]*".join(re.escape(character) for character in self._echoes[0])
-            match = re.search(echo, self.text)
-            if match is None:
+            match = re.compile(echo).search(self.text, self._echo_at or 0)
+            line_end = -1 if self._echo_at is None else self.text.find("\n", self._echo_at)
+            if line_end >= 0 and (match is None or match.start() > line_end):
+                self._echoes.pop(0)
+                self._echo_at = None
+            elif match is None:
                 return
-            self._echoes.pop(0)
-            self.text = self.text[: match.start()] + self.text[match.end() :]
+            else:
+                self.text = self.text[: match.start()] + self.text[match.end() :]
+                self._echo_at = match.start()
 
 
 def compile_patterns(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[str]]:
