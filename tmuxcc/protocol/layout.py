@@ -1,8 +1,12 @@
 """Layout strings, as in ``%layout-change`` and ``#{window_layout}``, into a tree, and the checksum.
 
-Two notations exist: the old one, ``csum,WxH,X,Y…`` with ``{…}`` side by side, ``[…]`` above one
-another and (tmux 3.7) ``<…>`` for floating panes; and the JSON of tmux 3.8 for clients with the
-flag ``new-layouts`` (layout-custom.c). What a layout is used for must not live here.
+Two notations exist: the old one, ``csum,WxH,X,Y…`` with ``{…}`` side by side and ``[…]`` above one
+another; and the JSON of tmux 3.8 for clients with the flag ``new-layouts`` (layout-custom.c).
+
+Floating panes, new in tmux 3.7, are cells of the tree like all others. JSON marks each. The old
+notation of 3.7 repeats them in ``<…>`` behind the tree, the topmost first, but not while a pane is
+zoomed, so that they can't be told from the others then. That of 3.8 leaves them out: a window with
+no other panes has the layout ``0000,``. What a layout is used for must not live here.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ MAX_DEPTH = 200
 
 _CELL = re.compile(r"([0-9]{1,9})x([0-9]{1,9}),(-?[0-9]{1,9}),(-?[0-9]{1,9})")
 _PANE = re.compile(r",([0-9]{1,18})(?![0-9x])")
-_OPEN = {"{": ("left-right", "}"), "[": ("top-bottom", "]"), "<": ("floating", ">")}
+_OPEN = {"{": ("left-right", "}"), "[": ("top-bottom", "]")}
+_FLOATING = re.compile(r"<([0-9x,-]+)>")
+_FLOATING_CELL = re.compile(r"[0-9]{1,9}x[0-9]{1,9},-?[0-9]{1,9},-?[0-9]{1,9},([0-9]{1,18})(?:,(?!$)|$)")
 
 
 @frozen
@@ -28,8 +34,7 @@ class Layout:
     """One cell: a pane, or a split with cells in it. Sizes and positions are in characters.
 
     `split` is None for a pane, else ``"left-right"`` or ``"top-bottom"``. `floating` is true for a
-    pane that floats above the others (tmux 3.7 and later); in the old notation such panes are
-    the children of a cell whose `split` is ``"floating"``.
+    pane that floats above the others (tmux 3.7 and later); its position may be negative.
     """
 
     width: int
@@ -66,24 +71,32 @@ def parse_layout(layout: str) -> Layout:
     if layout.startswith("{"):
         return _parse_json(layout)
     checksum, comma, body = layout.partition(",")
-    if not comma or re.fullmatch(r"[0-9a-f]{4}", checksum) is None:
-        raise LayoutError("a layout begins with four hexadecimal digits and a comma", layout)
+    if not comma or not body.isascii() or re.fullmatch(r"[0-9a-f]{4}", checksum) is None:
+        raise LayoutError(
+            "a layout is ASCII and begins with four hexadecimal digits and a comma", layout
+        )
     if int(checksum, 16) != layout_checksum(body):
         raise LayoutError(f"the checksum should be {layout_checksum(body):04x}", layout)
-    cell, position = _parse_cell(body, 0, layout, 0, False)
-    if position < len(body) and body[position] == "<" and cell.split != "floating":
-        # Panes that float above the tiled ones follow them.
-        floating, position = _parse_children(body, position, layout, 0)
-        cell = Layout(
-            cell.width, cell.height, cell.x, cell.y, None, "floating", (cell, *floating)
-        )
-    if position != len(body):
-        raise LayoutError(f"unexpected text at {body[position : position + 20]!r}", layout)
+    if not body:
+        return Layout(0, 0, 0, 0, None, "top-bottom")
+    position = body.find("<")
+    floating = _floating_panes(body[position:], layout) if position >= 0 else frozenset()
+    cell, end = _parse_cell(body, 0, layout, 0, floating)
+    if end != (position if position >= 0 else len(body)):
+        raise LayoutError(f"unexpected text at {body[end : end + 20]!r}", layout)
     return cell
 
 
+def _floating_panes(text: str, layout: str) -> frozenset[str]:
+    match = _FLOATING.fullmatch(text)
+    panes = _FLOATING_CELL.sub(r"%\1 ", match[1]) if match is not None else ""
+    if re.fullmatch(r"(?:%[0-9]+ )+", panes) is None:
+        raise LayoutError(f"no floating panes at {text[:20]!r}", layout)
+    return frozenset(panes.split())
+
+
 def _parse_cell(
-    body: str, position: int, layout: str, depth: int, floating: bool
+    body: str, position: int, layout: str, depth: int, floating: frozenset[str]
 ) -> tuple[Layout, int]:
     match = _CELL.match(body, position)
     if match is None:
@@ -92,28 +105,23 @@ def _parse_cell(
     position = match.end()
     pane = _PANE.match(body, position)
     if pane is not None:
-        return Layout(width, height, x, y, f"%{pane[1]}", floating=floating), pane.end()
-    if position < len(body) and body[position] in _OPEN:
-        split = _OPEN[body[position]][0]
-        children, position = _parse_children(body, position, layout, depth)
-        return Layout(width, height, x, y, None, split, children, floating), position
-    raise LayoutError(f"a cell without pane or children before {body[position:][:20]!r}", layout)
-
-
-def _parse_children(
-    body: str, position: int, layout: str, depth: int
-) -> tuple[tuple[Layout, ...], int]:
+        pane_id = f"%{pane[1]}"
+        return Layout(width, height, x, y, pane_id, floating=pane_id in floating), pane.end()
+    if position >= len(body) or body[position] not in _OPEN:
+        raise LayoutError(
+            f"a cell without pane or children before {body[position : position + 20]!r}", layout
+        )
     if depth >= MAX_DEPTH:
         raise LayoutError(f"more than {MAX_DEPTH} levels", layout)
     split, close = _OPEN[body[position]]
     children = []
     while True:
-        child, position = _parse_cell(body, position + 1, layout, depth + 1, split == "floating")
+        child, position = _parse_cell(body, position + 1, layout, depth + 1, floating)
         children.append(child)
         if position >= len(body) or body[position] not in (",", close):
             raise LayoutError(f"no {close!r} at {body[position : position + 20]!r}", layout)
         if body[position] == close:
-            return tuple(children), position + 1
+            return Layout(width, height, x, y, None, split, tuple(children)), position + 1
 
 
 def _parse_json(layout: str) -> Layout:
