@@ -28,10 +28,7 @@ def encode_command(*argv: Argument) -> bytes:
     empty list, an empty command name, a name that tmux would take for an assignment, and NUL,
     which no argument can hold. An argument is never a separator or a block: ``;`` is a word.
     """
-    words = [
-        word if isinstance(word, bytes) else word.encode("utf-8", "surrogateescape")
-        for word in argv
-    ]
+    words = [word if isinstance(word, bytes) else _encode(word) for word in argv]
     if not words:
         raise InvalidCommand("the argument list is empty; the first argument names the command")
     if not words[0]:
@@ -44,6 +41,13 @@ def encode_command(*argv: Argument) -> bytes:
     if b"\0" in line:
         raise InvalidCommand("an argument holds a NUL byte, which tmux can't take")
     return line + b"\n"
+
+
+def _encode(word: str) -> bytes:
+    try:
+        return word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidCommand(f"{word!r} holds a surrogate that stands for no byte") from error
 
 
 def _quote(word: bytes) -> bytes:
@@ -71,18 +75,22 @@ class Replies(Enum):
     HOLDS = "nothing else on the connection is answered until something happens"
 
 
-# Full names and built-in aliases (cmd.c, cmd-*.c up to 3.8). A prefix of a name works in tmux too;
-# it is not looked up here and gets a fence, which is always right and merely slower.
+# Built-in aliases (cmd-*.c up to 3.8), and what the option command-alias holds by default as far as
+# it matters here. A prefix of a name works in tmux too; it is looked up only where a command may
+# hold the connection, else it gets a fence, which is always right and merely slower.
 _ALIASES = {
+    "attach": "attach-session",
     "bind": "bind-key",
     "breakp": "break-pane",
     "capturep": "capture-pane",
     "clearhist": "clear-history",
+    "clearphist": "clear-prompt-history",
     "confirm": "confirm-before",
     "deleteb": "delete-buffer",
     "detach": "detach-client",
     "display": "display-message",
     "displayp": "display-panes",
+    "findw": "find-window",
     "has": "has-session",
     "if": "if-shell",
     "joinp": "join-pane",
@@ -91,6 +99,10 @@ _ALIASES = {
     "last": "last-window",
     "lastp": "last-pane",
     "linkw": "link-window",
+    "loadb": "load-buffer",
+    "lock": "lock-server",
+    "lockc": "lock-client",
+    "locks": "lock-session",
     "ls": "list-sessions",
     "lsb": "list-buffers",
     "lsc": "list-clients",
@@ -102,6 +114,7 @@ _ALIASES = {
     "movep": "move-pane",
     "movew": "move-window",
     "new": "new-session",
+    "newp": "new-pane",
     "neww": "new-window",
     "next": "next-window",
     "nextl": "next-layout",
@@ -119,6 +132,7 @@ _ALIASES = {
     "respawnw": "respawn-window",
     "rotatew": "rotate-window",
     "run": "run-shell",
+    "saveb": "save-buffer",
     "selectl": "select-layout",
     "selectp": "select-pane",
     "selectw": "select-window",
@@ -127,8 +141,18 @@ _ALIASES = {
     "setb": "set-buffer",
     "setenv": "set-environment",
     "setw": "set-window-option",
+    "show": "show-options",
+    "showb": "show-buffer",
+    "showenv": "show-environment",
+    "showmsgs": "show-messages",
+    "showphist": "show-prompt-history",
+    "showw": "show-window-options",
+    "source": "source-file",
+    "split-pane": "split-window",
+    "splitp": "split-window",
     "splitw": "split-window",
     "start": "start-server",
+    "suspendc": "suspend-client",
     "swapp": "swap-pane",
     "swapw": "swap-window",
     "switchc": "switch-client",
@@ -138,28 +162,40 @@ _ALIASES = {
 }
 
 _ONE = frozenset(
-    """
-    bind-key break-pane clear-history copy-mode delete-buffer detach-client display-message
-    has-session join-pane kill-pane kill-server kill-session kill-window last-pane last-window
-    link-window list-clients list-panes list-sessions list-windows move-pane move-window
-    new-session new-window next-layout next-window paste-buffer pipe-pane previous-layout
-    previous-window refresh-client rename-session rename-window resize-pane resize-window
-    respawn-pane respawn-window rotate-window select-layout select-pane select-window send-keys
-    set-buffer set-environment set-hook set-option set-window-option split-window start-server
-    swap-pane swap-window switch-client unbind-key unlink-window
-    """.split()
+    (
+        "bind-key break-pane clear-history copy-mode delete-buffer detach-client display-message"
+        " has-session join-pane kill-pane kill-server kill-session kill-window last-pane"
+        " last-window link-window list-clients list-panes list-sessions list-windows move-pane"
+        " move-window new-pane new-session new-window next-layout next-window paste-buffer"
+        " pipe-pane previous-layout previous-window refresh-client rename-session rename-window"
+        " resize-pane resize-window respawn-pane respawn-window rotate-window select-layout"
+        " select-pane select-window send-keys set-buffer set-environment set-hook set-option"
+        " set-window-option split-window start-server swap-pane swap-window switch-client"
+        " unbind-key unlink-window"
+    ).split()
 )
 
-_FORMATTED = frozenset(
-    """
-    break-pane display-message list-clients list-panes list-sessions list-windows new-session
-    new-window split-window
-    """.split()
-)
+# Commands that hold the connection: the flags with which they don't, and those that take a value.
+_HOLDING = {
+    "command-prompt": ("b", "IpTt"),
+    "confirm-before": ("b", "cpt"),
+    "display-menu": ("", ""),
+    "display-panes": ("", ""),
+    "display-popup": ("", ""),
+    "if-shell": ("bF", "t"),
+    "run-shell": ("b", "cdt"),
+    "wait-for": ("SU", "Fw"),
+}
+
+# Commands that hold it with -W (tmux 3.8), and their flags that take a value.
+_WAITING = {"new-pane": "BceFlmpRsSTtxXyY", "split-window": "BceFlmpRsSTt"}
+
+# What stands behind -- in these is data, which no message repeats.
+_DATA = ("send-keys", "set-buffer")
 
 # Formats whose value is made by tmux of digits, ids and fixed words, so that it has no line end.
 _SAFE_FORMAT = re.compile(
-    r"(?:[^#\r\n]|#\{(?:"
+    r"[^#\r\n]*(?:(?:##|#\{(?:"
     r"pid|version|start_time|client_(?:control_mode|created|height|pid|uid|utf8|width)"
     r"|cursor_[xy]|history_(?:bytes|limit|size)"
     r"|pane_(?:active|at_\w+|bottom|dead|dead_signal|dead_status|dead_time|height|id|in_mode|index"
@@ -167,7 +203,7 @@ _SAFE_FORMAT = re.compile(
     r"|alternate_on|bracket_paste_flag"
     r"|session_(?:activity|alerts|attached|created|id|last_attached|many_attached|windows)"
     r"|window_(?:active|activity|activity_flag|bell_flag|flags|height|id|index|layout|panes"
-    r"|raw_flags|visible_layout|width|zoomed_flag))\})*"
+    r"|raw_flags|visible_layout|width|zoomed_flag))\})[^#\r\n]*)*"
 ).fullmatch
 
 
@@ -175,7 +211,7 @@ def command_name(argv: Sequence[Argument]) -> str:
     """The full name of a command, its built-in alias resolved; "" for an empty list."""
     if not argv:
         return ""
-    name = argv[0] if isinstance(argv[0], str) else argv[0].decode("utf-8", "surrogateescape")
+    name = _shown(argv[0])
     return _ALIASES.get(name, name)
 
 
@@ -185,42 +221,38 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
     What runs inside a string argument (``if-shell``, bindings, hooks) is not looked at.
     """
     name = command_name(argv)
-    if name in shadowed or argv[0] in shadowed:
+    words = [_shown(word) for word in argv]
+    if not words or name in shadowed or words[0] in shadowed:
         return Replies.FENCED
-    if name == "wait-for":
-        return Replies.FENCED if _has_flag(argv, "SU", "F") else Replies.HOLDS
-    if name == "run-shell":
-        return Replies.FENCED if _has_flag(argv, "b", "cdst") else Replies.HOLDS
-    if name == "if-shell":
-        return Replies.FENCED if _has_flag(argv, "bF", "t") else Replies.HOLDS
-    if name in ("command-prompt", "confirm-before"):
-        return Replies.FENCED if _has_flag(argv, "b", "cIpPtT") else Replies.HOLDS
-    if name in ("display-menu", "display-panes", "display-popup"):
-        return Replies.HOLDS
-    if name in ("new-pane", "new-window", "split-window") and _has_flag(argv, "W", "bcdeFlntxy"):
-        return Replies.HOLDS
     if name not in _ONE:
+        name = next((full for full in (*_HOLDING, *_WAITING) if full.startswith(name)), name)
+    if name in _HOLDING:
+        return Replies.FENCED if _has_flag(words, *_HOLDING[name]) else Replies.HOLDS
+    if name in _WAITING and _has_flag(words, "W", _WAITING[name]):
+        return Replies.HOLDS
+    if name not in _ONE or (name == "display-message" and _has_flag(words, "av", "cdFt")):
         return Replies.FENCED
-    if name in _FORMATTED and not all(
-        _SAFE_FORMAT(word if isinstance(word, str) else word.decode("latin-1"))
-        for word in argv[1:]
-    ):
-        return Replies.FENCED
-    return Replies.ONE
+    if name in _DATA and "--" in words:
+        del words[words.index("--") :]
+    # Messages repeat arguments, and many arguments are formats: names above all.
+    return Replies.ONE if all(map(_SAFE_FORMAT, words)) else Replies.FENCED
 
 
-def _has_flag(argv: Sequence[Argument], flags: str, with_value: str) -> bool:
+def _shown(word: Argument) -> str:
+    return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
+
+
+def _has_flag(words: Sequence[str], flags: str, with_value: str) -> bool:
     """Whether one of `flags` is given; letters in `with_value` take a value (getopt's rules)."""
-    words = iter(argv[1:])
-    for word in words:
-        text = word if isinstance(word, str) else word.decode("latin-1")
-        if not text.startswith("-") or text in ("-", "--"):
-            return False
-        for position, letter in enumerate(text[1:], 1):
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("-") or word in ("-", "--"):
+            break
+        for position, letter in enumerate(word[1:], 1):
             if letter in flags:
                 return True
             if letter in with_value:
-                if position == len(text) - 1:
-                    next(words, None)
+                if position == len(word) - 1:
+                    next(rest, None)
                 break
     return False
