@@ -45,11 +45,11 @@ class TmuxVersion:
 def parse_version(text: str) -> TmuxVersion:
     """Read ``tmux -V`` (with or without the word) or ``#{version}``; never fails."""
     text = text.strip().removeprefix("tmux ").strip()
-    match = re.search(r"([0-9]{1,6})\.([0-9]{1,6})([a-z]?)", text)
+    match = re.search(r"([0-9]{1,6})\.([0-9]{1,6})(?:([a-z])(?![a-z]))?", text)
     # OpenBSD counts by its own releases; what it ships is as new as its base system.
     if match is None or text.startswith("openbsd"):
         return TmuxVersion(text, 999, 0, "")
-    return TmuxVersion(text, int(match[1]), int(match[2]), match[3])
+    return TmuxVersion(text, int(match[1]), int(match[2]), match[3] or "")
 
 
 OLDEST_SUPPORTED = parse_version("3.2")
@@ -112,111 +112,195 @@ def _hazard(name: str, first: str, last: str | None, text: str, guard: str) -> H
 
 HAZARDS = (
     _hazard(
-        "pane-off-crash", "3.2", "3.6b",
+        "pane-off-crash",
+        "3.2",
+        "3.6b",
         "refresh-client -A %N:off on a busy pane ends the server (tmux#5054)",
         "the pane is paused first, on the same line",
     ),
     _hazard(
-        "no-output-hang", "3.2", "3.6b",
+        "no-output-hang",
+        "3.2",
+        "3.6b",
         "refresh-client -f no-output on a running stream: no reply comes any more (tmux#5049)",
         "refused; the flag is set when attaching",
     ),
     _hazard(
-        "respawn-crash", "3.2", "3.7c",
+        "respawn-crash",
+        "3.2",
+        "3.7c",
         "respawn-pane -k of a pane with queued output ends the server (tmux#5498)",
         "the pane is paused first and continued after",
     ),
     _hazard(
-        "destroy-session-crash", "3.2", "3.7c",
+        "destroy-session-crash",
+        "3.2",
+        "3.7c",
         "a session destroyed right behind a change of its current window ends the server"
         " (tmux#5243)",
         "commands that destroy are sent only when everything before them has been answered",
     ),
     _hazard(
-        "popup-crash", "3.6", "3.7c",
+        "popup-crash",
+        "3.6",
+        "3.7c",
         "a second display-popup on a control client ends the server (tmux#5551)",
         "display-popup is refused: it holds the connection anyway",
     ),
     _hazard(
-        "client-race-crash", "3.2", "3.6b",
+        "client-race-crash",
+        "3.2",
+        "3.6b",
         "a notification for a client that is still connecting or is killed can end the server"
         " (tmux#4980, tmux#5004)",
         "few connections, ended by end of input; signals only after a grace time",
     ),
     _hazard(
-        "capture-leak", "3.2", "3.5a",
+        "capture-leak",
+        "3.2",
+        "3.5a",
         "capture-pane -p by a control client leaks its text in the server (tmux#4590)",
         "none: the way around it mangles the text on 3.2 to 3.3a; capture seldom there",
     ),
     _hazard(
-        "config-error-mode", "3.2", "3.3a",
+        "config-error-mode",
+        "3.2",
+        "3.3a",
         "an error in the configuration puts the first pane into view mode, which takes its keys"
         " (tmux#3193)",
         "typing leaves the mode first",
     ),
     _hazard(
-        "early-input", "3.2", "3.3a",
+        "early-input",
+        "3.2",
+        "3.3a",
         "input that comes before the client has attached is run detached",
         "nothing is sent before the first reply is complete",
     ),
     _hazard(
-        "lost-sigchld", "3.2", "3.5a",
+        "lost-sigchld",
+        "3.2",
+        "3.5a",
         "builds with utempter miss the end of a child now and then (tmux#4559)",
         "programs started here tell their end in band; `run-shell -b :` wakes the server up",
     ),
     _hazard(
-        "negative-width-loop", "3.2", "3.3a",
+        "negative-width-loop",
+        "3.2",
+        "3.3a",
         "a format with a negative width and a C1 character in the value: the server hangs",
         "formats with a negative width are refused",
     ),
     _hazard(
-        "unread-replies", "3.2", "3.7c",
+        "unread-replies",
+        "3.2",
+        "3.7c",
         "unread replies are kept without limit, and a stuck client keeps a killed server alive"
         " (tmux#5553, tmux#5444)",
         "the reader always drains, the number of commands in flight is bounded",
     ),
     _hazard(
-        "large-reply-exit", "3.8", None,
+        "large-reply-exit",
+        "3.8",
+        None,
         "a reply, or all that is unread, of 64 MiB: the client is thrown out (tmux#5565)",
         "the number of commands in flight is bounded",
     ),
     _hazard(
-        "off-loses-output", "3.2", "3.3a",
+        "off-loses-output",
+        "3.2",
+        "3.3a",
         "output of a pane that is off is dropped, later versions hold it back (tmux#3250)",
         "panes are paused, never switched off",
     ),
     _hazard(
-        "escaped-replies", "3.4", "3.5a",
+        "escaped-replies",
+        "3.4",
+        "3.5a",
         "control characters in replies come as text such as \\033, the backslash not doubled",
         "formats of our own drop control characters",
     ),
     _hazard(
-        "buffer-name-newline", "3.4", "3.6b",
+        "buffer-name-newline",
+        "3.4",
+        "3.6b",
         "a line end in a buffer name splits %paste-buffer-changed",
         "the second half is an Unknown event",
     ),
     _hazard(
-        "hook-silence", "3.2", "3.7c",
+        "escaped-buffers",
+        "3.2",
+        "3.3a",
+        "show-buffer writes its text escaped, the backslash doubled",
+        "buffers are not read back with show-buffer",
+    ),
+    _hazard(
+        "early-dead-flag",
+        "3.2",
+        "3.6b",
+        "#{pane_dead} is 1 before the exit status is known (tmux#4841)",
+        "a pane that is dead without a status is asked again",
+    ),
+    _hazard(
+        "run-shell-view",
+        "3.2",
+        None,
+        "what run-shell prints puts a pane into view mode (with -b; on 3.3 and 3.4 always)",
+        "no run-shell that prints",
+    ),
+    _hazard(
+        "run-shell-crash",
+        "3.7c",
+        "3.7c",
+        "what run-shell prints for a control client that has gone ends the server (tmux#5570)",
+        "run-shell that waits is refused, and none of our own prints",
+    ),
+    _hazard(
+        "wait-for-leak",
+        "3.2",
+        "3.7c",
+        "a client that dies in wait-for is never freed (tmux#5614)",
+        "wait-for that waits is refused",
+    ),
+    _hazard(
+        "instant-exit",
+        "3.6a",
+        "3.6a",
+        "reported, not seen here: every new client gets %exit until the server is killed",
+        "the start fails with what tmux said; it is not repeated for ever",
+    ),
+    _hazard(
+        "hook-silence",
+        "3.2",
+        "3.7c",
         "own windows close as %unlinked-window-close; changes by hooks are not told",
         "any of the closing lines makes the client list again",
     ),
     _hazard(
-        "weak-read-only", "3.2", "3.7c",
-        "a read-only control client can do nearly everything",
+        "weak-read-only",
+        "3.2",
+        None,
+        "a read-only control client can do nearly everything; from 3.7 on not send-keys",
         "never relied on",
     ),
     _hazard(
-        "wire-change", "3.6", None,
+        "wire-change",
+        "3.6",
+        None,
         "a client of 3.6 or later and a server of 3.5 or earlier do not understand each other",
         "the start times out with a message that says so",
     ),
     _hazard(
-        "strftime-messages", "3.2", None,
+        "strftime-messages",
+        "3.2",
+        None,
         "display-message expands % as strftime does and # as a format",
         "arguments are quoted for the parser; double % and # to show them",
     ),
     _hazard(
-        "lost-tail", "3.2", None,
+        "lost-tail",
+        "3.2",
+        None,
         "the last output of a program that exits is dropped in 10 to 100 % of cases",
         "programs started here run under a wrapper that lingers behind a mark",
     ),
