@@ -135,7 +135,6 @@ class Client:
         self._side: Connection | None = None
         self._failure: Exception | None = None
         self._others_changed = trio.Event()
-        self._listeners = Listeners()
         self._event_streams: set[EventStream[object]] = set()
         self._shadowed: frozenset[str] = frozenset()
         self._window_changes: list[_Sent] = []
@@ -146,25 +145,22 @@ class Client:
             raw_line=self._raw_line,
             start_soon=self._start_soon,
         )
-        self._own_handlers: dict[type, Callable[..., None]] = {
-            Output: self.panes.receive_output,
-            ExtendedOutput: self.panes.receive_output,
-            Pause: self.panes.receive_pause,
-            SessionChanged: self._session_changed,
-            ClientSessionChanged: self._note_other_clients,
-            ClientDetached: self._note_other_clients,
-            **dict.fromkeys(
-                (
-                    LayoutChange,
-                    SessionsChanged,
-                    SubscriptionChanged,
-                    UnlinkedWindowClose,
-                    WindowClose,
-                    WindowPaneChanged,
-                ),
-                self.panes.receive_hint,
-            ),
-        }
+        self._listeners = Listeners(
+            {
+                Output: self.panes.receive_output,
+                ExtendedOutput: self.panes.receive_output,
+                Pause: self.panes.receive_pause,
+                SessionChanged: self._session_changed,
+                ClientSessionChanged: self._note_other_clients,
+                ClientDetached: self._note_other_clients,
+                LayoutChange: self.panes.receive_hint,
+                SessionsChanged: self.panes.receive_hint,
+                SubscriptionChanged: self.panes.receive_hint,
+                UnlinkedWindowClose: self.panes.receive_hint,
+                WindowClose: self.panes.receive_hint,
+                WindowPaneChanged: self.panes.receive_hint,
+            }
+        )
 
     # Commands
 
@@ -463,14 +459,6 @@ class Client:
 
     # What the reader calls
 
-    def _deliver(self, event: Event) -> None:
-        cls = type(event)
-        handler = self._own_handlers.get(cls)
-        if handler is not None:
-            handler(event)
-        for function in self._listeners.of(cls):
-            function(event)
-
     def _session_changed(self, event: SessionChanged) -> None:
         self.session_id = event.session_id
 
@@ -645,7 +633,11 @@ async def open_client(
         try:
             with body:
                 await start_connection(
-                    server, command, session=session, deliver=client._deliver, run=run_stream
+                    server,
+                    command,
+                    session=session,
+                    deliver=client._listeners.deliver,
+                    run=run_stream,
                 )
                 await client._greet(size)
                 if client.version < OLDEST_SUPPORTED:

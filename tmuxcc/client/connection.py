@@ -16,7 +16,16 @@ import trio
 from ..errors import ConnectionClosed, ProtocolError
 from ..protocol import Parser, Request, RequestQueue, encode_command
 from ..protocol.commands import Argument
-from ..protocol.events import Continue, Event, Exit, Pause, Reply, Unknown
+from ..protocol.events import (
+    Continue,
+    Event,
+    Exit,
+    ExtendedOutput,
+    Output,
+    Pause,
+    Reply,
+    Unknown,
+)
 from .transport import Process
 
 READ_SIZE = 1 << 16
@@ -179,6 +188,7 @@ class Connection:
     async def _read(self) -> None:
         fd = self.process.stdout_fd
         parser = self._parser
+        deliver = self._deliver
         in_a_row = 0
         while True:
             try:
@@ -189,7 +199,11 @@ class Connection:
                 # No checkpoint from here until every event has been handed on.
                 self.bytes_received += len(data)
                 for event in parser.receive_data(data):
-                    self._take(event)
+                    cls = type(event)
+                    if cls is ExtendedOutput or cls is Output:
+                        deliver(event)
+                    else:
+                        self._take(event)
                 if parser.error is not None:
                     raise parser.error
                 in_a_row += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -34,11 +34,13 @@ class EventsLost:
 
 
 class Listeners:
-    """Which functions want which classes of events."""
+    """Which functions want which classes of events; `own` are called behind all the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Mapping[type, Callable[..., object]] | None = None) -> None:
+        self._own = dict(own or {})
         self._functions: list[tuple[Callable[[Event], object], frozenset[type]]] = []
         self._by_class: dict[type, tuple[Callable[[Event], object], ...]] = {}
+        self._sort()
 
     def __len__(self) -> int:
         return len(self._functions)
@@ -63,15 +65,18 @@ class Listeners:
 
         return remove
 
-    def of(self, cls: type) -> tuple[Callable[[Event], object], ...]:
-        """The functions that want events of `cls`, in the order in which they were added."""
-        return self._by_class.get(cls, ())
+    def deliver(self, event: Event) -> None:
+        """Call the functions that want `event`, in the order in which they were added."""
+        for function in self._by_class[type(event)]:
+            function(event)
 
     def _sort(self) -> None:
         self._by_class = {
-            cls: functions
+            cls: (
+                *(function for function, wanted in self._functions if cls in wanted),
+                *((self._own[cls],) if cls in self._own else ()),
+            )
             for cls in EVENT_CLASSES
-            if (functions := tuple(f for f, wanted in self._functions if cls in wanted))
         }
 
 

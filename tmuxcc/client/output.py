@@ -18,7 +18,7 @@ from typing import IO, Literal, TypeAlias
 from weakref import WeakSet
 
 import trio
-from attrs import frozen
+from attrs import define, frozen
 
 from ..errors import TmuxError
 from .text import LineSplitter
@@ -37,9 +37,12 @@ SPOOL_PIECE = 1 << 20
 Overflow: TypeAlias = Literal["drop", "spool"]
 
 
-@frozen
+@define
 class Chunk:
-    """`data` as the pane wrote it, the first byte of it at `offset`."""
+    """`data` as the pane wrote it, the first byte of it at `offset`.
+
+    Not frozen for the sake of speed, like the events of a flood; treat it as if it were.
+    """
 
     offset: int
     data: bytes
@@ -103,6 +106,7 @@ class PaneOutput:
         self.failure: TmuxError | None = None
         self.ended_by_mark = False
         self._limit = limit
+        self._trim_at = limit + limit // 8  # so that trimming is seldom and then worth it
         self._nonces = nonces
         self._partial_mark = b""
         self._items: deque[Item] = deque()
@@ -122,19 +126,17 @@ class PaneOutput:
 
     def receive(self, data: bytes) -> None:
         """The pane wrote `data`."""
-        if self.ended:
+        if self.exit_status is not None or self.failure is not None:
             return
         if self._nonces:
             data = self._without_mark(data)
         if self._held is not None:
             self._held.append(data)
         elif data:
-            self._append(Chunk(self.end, data))
-            self.end += len(data)
-            self._size += len(data)
-            if self._size > self._limit:
+            self._add(data)
+            if self._size > self._trim_at:
                 self._trim()
-        if self.exit_status is not None or self._waiting:
+        if self._waiting:
             self._waiting.unpark_all()
 
     def gap(self, cause: str) -> None:
@@ -158,9 +160,7 @@ class PaneOutput:
             self._append(Snapshot(self.end, snapshot))
             self._size += len(snapshot)
         for data in held or ():
-            self._append(Chunk(self.end, data))
-            self.end += len(data)
-            self._size += len(data)
+            self._add(data)
         self._trim()
         self._waiting.unpark_all()
         return number
@@ -193,9 +193,7 @@ class PaneOutput:
             self.release(None)
         if self._partial_mark:
             data, self._partial_mark = self._partial_mark, b""
-            self._append(Chunk(self.end, data))
-            self.end += len(data)
-            self._size += len(data)
+            self._add(data)
 
     def _without_mark(self, data: bytes) -> bytes:
         """What the program wrote; the wrapper's mark, which may come in pieces, ends it."""
@@ -214,9 +212,7 @@ class PaneOutput:
                 held, self._held = self._held, None
                 for piece in (*(held or ()), data[:position]):
                     if piece:
-                        self._append(Chunk(self.end, piece))
-                        self.end += len(piece)
-                        self._size += len(piece)
+                        self._add(piece)
                 return b""
             position = data.find(_MARK_START, position + 1)
         escape = data.rfind(b"\x1b", -64)
@@ -225,26 +221,31 @@ class PaneOutput:
             data = data[:escape]
         return data
 
-    def _append(self, item: Item) -> None:
+    def _add(self, data: bytes) -> None:
+        self._items.append(Chunk(self.end, data))
+        self.end += len(data)
+        self._size += len(data) + CHUNK_OVERHEAD
+
+    def _append(self, item: Gap | Snapshot) -> None:
         self._items.append(item)
         self._size += CHUNK_OVERHEAD
 
     def _trim(self) -> None:
-        items = self._items
-        while self._size > self._limit and len(items) > 1:
-            item = items[0]
-            for stream in self._spooling:
+        items, size, spooling = self._items, self._size, tuple(self._spooling)
+        while size > self._limit and len(items) > 1:
+            item = items.popleft()
+            for stream in spooling:
                 stream._spool(self._first, item)
-            items.popleft()
             self._first += 1
-            self._size -= CHUNK_OVERHEAD
-            if isinstance(item, Gap):
-                if item.size is None:
-                    self._unknown_gap = self._first - 1
-            else:
-                self._size -= len(item.data)
-                if isinstance(item, Chunk):
-                    self.start = item.offset + len(item.data)
+            size -= CHUNK_OVERHEAD
+            if isinstance(item, Chunk):
+                size -= len(item.data)
+                self.start = item.offset + len(item.data)
+            elif isinstance(item, Snapshot):
+                size -= len(item.data)
+            elif item.size is None:
+                self._unknown_gap = self._first - 1
+        self._size = size
 
     # What a stream needs. Items are addressed by their number, which never changes.
 
@@ -324,8 +325,7 @@ class OutputStream:
             check, self._check = self._check, None
             await check()
         if self._needs_snapshot:
-            self._number = await self._snapshot()
-            self.offset = self._log.end
+            await self._snapshot()
         return self
 
     async def __aexit__(
@@ -362,9 +362,8 @@ class OutputStream:
         self._reading = True
         try:
             while not self._closed:
-                if self._needs_snapshot and not isinstance(self.peek_gap(), Gap):
-                    self._number = await self._snapshot()
-                    self.offset = self._log.end
+                if self._needs_snapshot and self.peek_gap() is None:
+                    await self._snapshot()
                 await trio.lowlevel.checkpoint_if_cancelled()
                 item = self.receive_nowait()
                 if item is not None:
@@ -386,30 +385,32 @@ class OutputStream:
         """The next item if it is there, None if it is not (yet)."""
         log = self._log
         while True:
-            gap = self.peek_gap()
-            if gap is not None:
+            if self._spooled:
+                number, item = self._read_spooled()
+            elif self._number < log.first_number:
+                gap = self.peek_gap()
                 self._number = log.first_number
                 self.offset = log.start
                 self._gap_cause = "overflow"
-                self.dropped += gap.size or 0
                 self._needs_snapshot = self._take_snapshot is not None
+                if gap is None:
+                    continue
+                self.dropped += gap.size or 0
                 return gap
-            if self._spooled:
-                number, item = self._read_spooled()
             elif self._number < log.next_number:
                 number, item = self._number, log.item(self._number)
             else:
                 return None
             self._number = number + 1
-            if isinstance(item, Chunk):
+            if type(item) is Chunk:
                 if item.offset < self.offset:
                     item = Chunk(self.offset, item.data[self.offset - item.offset :])
                 self.offset = item.offset + len(item.data)
                 if not item.data:
                     continue
-            elif isinstance(item, Snapshot) and self._take_snapshot is None:
-                continue
-            elif isinstance(item, Snapshot):
+            elif type(item) is Snapshot:
+                if self._take_snapshot is None:
+                    continue
                 self._needs_snapshot = False
             return item
 
@@ -419,13 +420,17 @@ class OutputStream:
         if self._spooled or self._number >= log.first_number:
             return None
         size = log.lost_since(self._number, self.offset)
+        if size == 0:
+            return None
         return Gap(self.offset, size, "spool" if self._spool_failed else self._gap_cause)
 
-    async def _snapshot(self) -> int:
+    async def _snapshot(self) -> None:
         assert self._take_snapshot is not None
         number = await self._take_snapshot()
         self._needs_snapshot = False
-        return number
+        if number >= self._log.first_number:
+            self._number = number
+            self.offset = self._log.item(number).offset
 
     def _spool(self, number: int, item: Item) -> None:
         """The log gives up `item`; keep it if it has not been read."""
