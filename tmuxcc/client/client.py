@@ -603,53 +603,58 @@ async def open_client(
     await program_version(server)
     flags = [f"pause-after={PAUSE_AFTER}", *([] if size else ["ignore-size"])]
     error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        client = Client(history=history, nursery=nursery)
-        if create:
-            assert session is not None
-            command = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
-            command += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
-            if size is not None:
-                command += ["-x", str(size[0]), "-y", str(size[1])]
-            if argv is not None:
-                command += ["--", *client.wrap(argv)]
-        else:
-            command = attach_command(session, flags)
-        body = trio.CancelScope()
+    client: Client | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            client = Client(history=history, nursery=nursery)
+            if create:
+                assert session is not None
+                command = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
+                command += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
+                if size is not None:
+                    command += ["-x", str(size[0]), "-y", str(size[1])]
+                if argv is not None:
+                    command += ["--", *client.wrap(argv)]
+            else:
+                command = attach_command(session, flags)
+            body = trio.CancelScope()
 
-        def run_stream(connection: Connection) -> None:
-            client._stream = connection
-            nursery.start_soon(client._run, connection, body)
+            def run_stream(connection: Connection) -> None:
+                client._stream = connection
+                nursery.start_soon(client._run, connection, body)
 
-        async def start_side() -> Connection:
-            return await start_connection(
-                server,
-                attach_command(client.session_id, ["no-output", "ignore-size"]),
-                session=client.session_id,
-                deliver=_ignore,
-                run=lambda connection: nursery.start_soon(connection.run),
-            )
-
-        try:
-            with body:
-                await start_connection(
+            async def start_side() -> Connection:
+                return await start_connection(
                     server,
-                    command,
-                    session=session,
-                    deliver=client._listeners.deliver,
-                    run=run_stream,
+                    attach_command(client.session_id, ["no-output", "ignore-size"]),
+                    session=client.session_id,
+                    deliver=_ignore,
+                    run=lambda connection: nursery.start_soon(connection.run),
                 )
-                await client._greet(size)
-                if client.version < OLDEST_SUPPORTED:
-                    raise UnsupportedVersion(client.version.text)
-                client._start_soon(client.panes.look_for_deaths)
-                client._start_soon(client._keep_commands_quick, start_side)
-                yield client
-        except (Exception, KeyboardInterrupt, SystemExit) as raised:
-            error = raised
-        finally:
-            nursery.cancel_scope.cancel()
-    await client._aclose()
+
+            try:
+                with body:
+                    await start_connection(
+                        server,
+                        command,
+                        session=session,
+                        deliver=client._listeners.deliver,
+                        run=run_stream,
+                    )
+                    await client._greet(size)
+                    if client.version < OLDEST_SUPPORTED:
+                        raise UnsupportedVersion(client.version.text)
+                    client._start_soon(client.panes.look_for_deaths)
+                    client._start_soon(client._keep_commands_quick, start_side)
+                    yield client
+            except (Exception, KeyboardInterrupt, SystemExit) as raised:
+                error = raised
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        # Also when the caller was cancelled, which comes out of the nursery and not of its block.
+        if client is not None and hasattr(client, "_stream"):
+            await client._aclose()
     if client._failure is not None:
         raise client._failure
     if error is not None:
