@@ -31,9 +31,6 @@ from .transport import Process
 READ_SIZE = 1 << 16
 """What a pipe holds on Linux, so that one read empties it."""
 
-READS_IN_A_ROW = 8
-"""How many full reads are taken before other tasks get their turn."""
-
 MAX_IN_FLIGHT = 1000
 """Requests without a reply: tmux before 3.8 keeps unread replies without bound."""
 
@@ -189,30 +186,25 @@ class Connection:
         fd = self.process.stdout_fd
         parser = self._parser
         deliver = self._deliver
-        in_a_row = 0
         while True:
             try:
                 data = os.read(fd, READ_SIZE)
             except BlockingIOError:
-                data = None
-            if data:
-                # No checkpoint from here until every event has been handed on.
-                self.bytes_received += len(data)
-                for event in parser.receive_data(data):
-                    cls = type(event)
-                    if cls is ExtendedOutput or cls is Output:
-                        deliver(event)
-                    else:
-                        self._take(event)
-                if parser.error is not None:
-                    raise parser.error
-                in_a_row += 1
-                if len(data) == READ_SIZE and in_a_row < READS_IN_A_ROW:
-                    continue
-            elif data is not None:
+                await trio.lowlevel.wait_readable(fd)
+                continue
+            if not data:
                 parser.receive_eof()
                 return
-            in_a_row = 0
+            # No checkpoint from here until every event has been handed on.
+            self.bytes_received += len(data)
+            for event in parser.receive_data(data):
+                cls = type(event)
+                if cls is ExtendedOutput or cls is Output:
+                    deliver(event)
+                else:
+                    self._take(event)
+            if parser.error is not None:
+                raise parser.error
             await trio.lowlevel.wait_readable(fd)
 
     def _take(self, event: Event) -> None:
