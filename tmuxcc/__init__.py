@@ -16,7 +16,7 @@ from .client.output import (
     OutputStream,
     Snapshot,
 )
-from .client.pane import Pane, SendOutcome
+from .client.pane import Pane, PaneStatistics, SendOutcome
 from .client.rows import ClientRow, PaneRow, SessionRow, WindowRow
 from .client.transport import LocalTransport, Transport
 from .errors import (
@@ -105,6 +105,7 @@ __all__ = [
     "PaneModeChanged",
     "PaneNotFound",
     "PaneRow",
+    "PaneStatistics",
     "Parser",
     "PasteBufferChanged",
     "PasteBufferDeleted",

@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast, overload
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import (
     ConnectionClosed,
     InvalidCommand,
+    OpenError,
+    PaneNotFound,
     TmuxError,
     UnsupportedVersion,
 )
@@ -27,6 +29,7 @@ from ..protocol import (
     Request,
     TmuxVersion,
     command_name,
+    encode_command,
     parse_version,
     prepare,
     result,
@@ -137,28 +140,30 @@ class Client:
         self._others_changed = trio.Event()
         self._event_streams: set[EventStream[object]] = set()
         self._shadowed: frozenset[str] = frozenset()
+        self._hidden: set[bytes] = set()
         self._window_changes: list[_Sent] = []
         self._subscriptions = 0
-        self.panes = PaneTable(
+        self._panes = PaneTable(
             history=history,
             command=self.command,
-            raw_line=self._raw_line,
+            ordered_command=self._ordered_command,
+            ordered_line=self._ordered_line,
             start_soon=self._start_soon,
         )
         self._listeners = Listeners(
             {
-                Output: self.panes.receive_output,
-                ExtendedOutput: self.panes.receive_output,
-                Pause: self.panes.receive_pause,
+                Output: self._panes.receive_output,
+                ExtendedOutput: self._panes.receive_output,
+                Pause: self._panes.receive_pause,
                 SessionChanged: self._session_changed,
                 ClientSessionChanged: self._note_other_clients,
                 ClientDetached: self._note_other_clients,
-                LayoutChange: self.panes.receive_hint,
-                SessionsChanged: self.panes.receive_hint,
-                SubscriptionChanged: self.panes.receive_hint,
-                UnlinkedWindowClose: self.panes.receive_hint,
-                WindowClose: self.panes.receive_hint,
-                WindowPaneChanged: self.panes.receive_hint,
+                LayoutChange: self._panes.receive_hint,
+                SessionsChanged: self._panes.receive_hint,
+                SubscriptionChanged: self._panes.receive_hint,
+                UnlinkedWindowClose: self._panes.receive_hint,
+                WindowClose: self._panes.receive_hint,
+                WindowPaneChanged: self._panes.receive_hint,
             }
         )
 
@@ -284,7 +289,7 @@ class Client:
         """The pane with this id (``%3``). That it exists is checked when something is asked."""
         if re.fullmatch(r"%[0-9]+", pane_id) is None:
             raise InvalidCommand(f"{pane_id!r} is no pane id such as %3; list_panes() tells them")
-        return Pane(self, pane_id)
+        return Pane(self, self._panes, pane_id)
 
     async def list_sessions(self) -> list[SessionRow]:
         """All sessions of the server."""
@@ -365,7 +370,7 @@ class Client:
 
     def statistics(self) -> ClientStatistics:
         """What the client has done and holds, as of now."""
-        stream, logs = self._stream, self.panes.logs()
+        stream, logs = self._stream, self._panes.logs()
         return ClientStatistics(
             generation=self.generation,
             bytes_received=stream.bytes_received,
@@ -378,17 +383,23 @@ class Client:
             panes=len(logs),
             output_bytes=sum(log.end for log in logs),
             gaps=sum(log.gaps for log in logs),
-            pauses=self.panes.pauses,
+            pauses=self._panes.pauses,
             command_connection=self._side is not None,
         )
 
     # How a command is sent
 
     def _prepare(self, argv: Sequence[Argument]) -> Line:
-        return prepare(argv, self.version, self._shadowed)
+        line = prepare(argv, self.version, self._shadowed)
+        return evolve(line, data=self._unaliased(line.data))
+
+    def _unaliased(self, line: bytes) -> bytes:
+        """The line with a name that its user has not redefined: one letter less will do."""
+        name = line.rstrip(b"\n").partition(b" ")[0]
+        return name[:-1] + line[len(name) :] if name in self._hidden else line
 
     def _connection_for(self, line: Line) -> Connection:
-        if self._side is None or self._side.closed is not None:
+        if self._side is None or self._side.closed is not None or self._stream.closed is not None:
             return self._stream
         name = command_name(line.argv)
         if name in _STREAM_COMMANDS or (name == "display-message" and b"client_" in line.data):
@@ -418,9 +429,20 @@ class Client:
         if self._side is not None:
             self._side.flush()
 
-    async def _raw_line(self, line: bytes) -> Sequence[Reply]:
+    async def _ordered_command(self, *argv: Argument) -> list[str]:
+        line = self._prepare(argv)
         await self._stream.wait_room()
-        request = self._stream.send(("refresh-client",), line=line, fenced=True)
+        request = self._stream.send(line.argv, line=line.data, fenced=line.fenced)
+        await self._stream.wait_reply(request)
+        answer = result(request)
+        if isinstance(answer, TmuxError):
+            raise answer
+        return answer
+
+    async def _ordered_line(self, commands: Sequence[Sequence[str]]) -> Sequence[Reply]:
+        lines = [self._unaliased(encode_command(*argv)).rstrip(b"\n") for argv in commands]
+        await self._stream.wait_room()
+        request = self._stream.send(commands[-1], line=b" ; ".join(lines) + b"\n", fenced=True)
         await self._stream.wait_reply(request)
         return request.replies
 
@@ -445,14 +467,14 @@ class Client:
         """`argv` under the wrapper that tells its end in its output, which this client will see."""
         nonce = new_nonce()
         # Known before it is used: a pane may write before the reply that names it is read.
-        self.panes.nonces.add(nonce.encode())
+        self._panes.nonces.add(nonce.encode())
         return wrapped(argv, nonce)
 
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run a task of our own. That the connection has ended is told to callers, not by it."""
+        """Run a task of our own. That connection or pane are gone is told to callers, not by it."""
 
         async def run() -> None:
-            with suppress(ConnectionClosed):
+            with suppress(ConnectionClosed, PaneNotFound):
                 await function(*args)
 
         self._nursery.start_soon(run)
@@ -502,7 +524,7 @@ class Client:
 
     def _fail(self) -> None:
         error = self._stream.closed or ConnectionClosed("the client was closed")
-        self.panes.fail(error)
+        self._panes.fail(error)
         for stream in tuple(self._event_streams):
             stream.fail(error)
 
@@ -512,6 +534,7 @@ class Client:
             ("display-message", "-p", "#{version}"),
             ("display-message", "-p", "#{pid} #{client_pid} #{session_id}"),
             ("show-options", "-s", "command-alias"),
+            ("list-command", "-F", "#{command_list_name}"),
         ]
         if size is not None:
             commands.append(("refresh-client", "-C", f"{size[0]}x{size[1]}"))
@@ -519,16 +542,18 @@ class Client:
         for answer in results:
             if isinstance(answer, TmuxError):
                 raise answer
-        version, ids, aliases, *_ = results
+        version, ids, aliases, commands_there, *_ = results
         assert isinstance(version, list)
         assert isinstance(ids, list)
         assert isinstance(aliases, list)
+        assert isinstance(commands_there, list)
         self.version = parse_version(version[0])
         server_pid, client_pid, self.session_id = ids[0].split(" ")
         self.server_pid, self.client_pid = int(server_pid), int(client_pid)
         # An alias of the user's may hide a command and run any number of others.
         names = (re.match(r'command-alias\[\d+\] "?([^= ]+)=', line) for line in aliases)
         self._shadowed = frozenset(name[1] for name in names if name is not None)
+        self._hidden = {name.encode() for name in self._shadowed.intersection(commands_there)}
 
     async def _keep_commands_quick(self, start: Callable[[], Awaitable[Connection]]) -> None:
         """While others are attached, have a second connection for commands. Until cancelled.
@@ -541,16 +566,18 @@ class Client:
             lines = await self.command("list-clients", "-F", "#{client_pid}")
             others = {int(line) for line in lines if line.isdigit()} - own
             if others and self._side is None:
-                side = await start()
-                request = side.send(("display-message", "-p", "#{client_pid}"))
-                await side.wait_reply(request)
-                own.add(int(request.replies[0].lines[0]))
-                self._side = side
+                # Where that fails, commands are slow and nothing worse.
+                with suppress(ConnectionClosed, OpenError):
+                    side = await start()
+                    request = side.send(("display-message", "-p", "#{client_pid}"))
+                    await side.wait_reply(request)
+                    own.add(int(request.replies[0].lines[0]))
+                    self._side = side
             elif not others and self._side is not None:
                 side, self._side = self._side, None
                 await side.wait_idle()
                 own = {self.client_pid}
-                await side.aclose()
+                await side.end()
             await self._others_changed.wait()
             self._others_changed = trio.Event()
             if self._side is not None and self._side.closed is not None:
@@ -644,7 +671,7 @@ async def open_client(
                     await client._greet(size)
                     if client.version < OLDEST_SUPPORTED:
                         raise UnsupportedVersion(client.version.text)
-                    client._start_soon(client.panes.look_for_deaths)
+                    client._start_soon(client._panes.look_for_deaths)
                     client._start_soon(client._keep_commands_quick, start_side)
                     yield client
             except (Exception, KeyboardInterrupt, SystemExit) as raised:

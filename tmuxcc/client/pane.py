@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Protocol
 
 import trio
+from attrs import frozen
 
 from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
@@ -43,11 +44,24 @@ class SendOutcome(Enum):
     DEAD = "dead"
 
 
+@frozen
+class PaneStatistics:
+    """What this client knows of a pane's output: bytes seen, and from which offset they are kept.
+
+    `gaps` counts where tmux left something out. `exit_status` is None while the program runs.
+    """
+
+    pane_id: str
+    output_bytes: int
+    kept_from: int
+    gaps: int
+    exit_status: ExitStatus | None
+
+
 class Commander(Protocol):
     """What a pane needs of its client."""
 
     version: TmuxVersion
-    panes: PaneTable
 
     async def command(self, *argv: Argument) -> list[str]:
         """Run one command."""
@@ -61,12 +75,18 @@ class Commander(Protocol):
 class Pane:
     """The pane `pane_id` of a client; `Client.pane` makes it."""
 
-    def __init__(self, client: Commander, pane_id: str) -> None:
+    def __init__(self, client: Commander, panes: PaneTable, pane_id: str) -> None:
         self._client = client
+        self._panes = panes
         self.pane_id = pane_id
 
     def __repr__(self) -> str:
         return f"<Pane {self.pane_id}>"
+
+    def statistics(self) -> PaneStatistics:
+        """What is known of the pane's output, as of now."""
+        log = self._panes.log(self.pane_id)
+        return PaneStatistics(self.pane_id, log.end, log.start, log.gaps, log.exit_status)
 
     # Reading
 
@@ -121,8 +141,8 @@ class Pane:
             raise ValueError("the text holds the sequence that ends a paste, ESC [201~")
         if not await self._leave_mode():
             return SendOutcome.DEAD
-        log = self._client.panes.log(self.pane_id)
-        self._client.panes.typed(self.pane_id, text)
+        log = self._panes.log(self.pane_id)
+        self._panes.typed(self.pane_id, text)
         offset = log.end
         if data:
             buffer = f"tmuxcc-{token_hex(8)}"
@@ -156,7 +176,7 @@ class Pane:
             raise PaneDead(self.pane_id)
         commands = [("send-keys", "-t", self.pane_id, *words) for words in _key_arguments(keys)]
         typed = "".join(key for key in keys if _is_text(key))
-        self._client.panes.typed(self.pane_id, typed)
+        self._panes.typed(self.pane_id, typed)
         await self._batch(*commands)
 
     # Waiting
@@ -185,7 +205,7 @@ class Pane:
         cancelled wait can be taken up again.
         """
         wanted, unwanted = compile_patterns(patterns), compile_patterns(stop)
-        panes = self._client.panes
+        panes = self._panes
         expectation = panes.take_expectation(self.pane_id)
         if expectation is None or since is not None:
             expectation = TextWindow(), self._stream(since, False, "drop")
@@ -225,9 +245,9 @@ class Pane:
         only while ``remain-on-exit`` keeps it, up to a second later; without that both fields are
         None. Raises `PaneNotFound` and `ConnectionClosed`.
         """
-        log = self._client.panes.log(self.pane_id)
+        log = self._panes.log(self.pane_id)
         if not log.ended:
-            await self._client.panes.check(self.pane_id)
+            await self._panes.check(self.pane_id)
         while not log.ended:
             await log.wait_change()
         if log.exit_status is None:
@@ -238,7 +258,7 @@ class Pane:
     # Helpers
 
     def _stream(self, since: int | None, seed: bool, overflow: Overflow) -> OutputStream:
-        panes, pane_id = self._client.panes, self.pane_id
+        panes, pane_id = self._panes, self.pane_id
         take_snapshot: Callable[[], Awaitable[int]] | None = None
         if seed:
 
@@ -272,7 +292,7 @@ class Pane:
 
     async def _leave_mode(self) -> bool:
         """Make sure that what is typed reaches the program; false if there is none any more."""
-        if self._client.panes.log(self.pane_id).ended:
+        if self._panes.log(self.pane_id).ended:
             return False
         state = await self._command(
             "display-message", "-p", "-t", self.pane_id, "#{pane_id} #{pane_dead} #{pane_in_mode}"
@@ -288,7 +308,7 @@ class Pane:
         return True
 
     async def _wait_output(self, offset: int) -> bool:
-        log = self._client.panes.log(self.pane_id)
+        log = self._panes.log(self.pane_id)
         with trio.move_on_after(REACTION):
             while log.end <= offset and not log.ended:
                 await log.wait_change()
@@ -297,7 +317,7 @@ class Pane:
     async def _wait_quiet(self, offset: int) -> None:
         """Wait until the program has shown something and then been quiet, for a while at most."""
         await self._wait_output(offset)
-        log = self._client.panes.log(self.pane_id)
+        log = self._panes.log(self.pane_id)
         with trio.move_on_after(REACTION):
             while not log.ended:
                 with trio.move_on_after(PASTE_SETTLE) as quiet:
