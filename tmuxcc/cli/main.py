@@ -1,0 +1,82 @@
+"""The click group: the options of all verbs, and errors as one line that says what to do."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import click
+
+from ..errors import NoServer, SessionNotFound, TmuxError, TmuxNotFound, UnsupportedVersion
+from .doctor import doctor
+from .options import Target, take_target, target_options
+from .run import run
+from .watch import watch
+
+
+class _Group(click.Group):
+    """A group whose verbs may raise `TmuxError`."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except TmuxError as error:
+            click.echo(f"tmuxcc: {_told(error)}", err=True)
+            ctx.exit(1)
+
+
+def _told(error: TmuxError) -> str:
+    """One line. Where the library's advice names a Python argument, this names the option."""
+    if isinstance(error, TmuxNotFound):
+        text = (
+            f"no program {error.program!r}: install tmux 3.2 or later (Debian, Ubuntu: apt install"
+            " tmux; macOS: brew install tmux) or say where it is with --tmux"
+        )
+    elif isinstance(error, UnsupportedVersion):
+        text = (
+            f"tmux {error.found} is too old, 3.2 or later is needed: install a newer one, or name"
+            " it with --tmux"
+        )
+    elif isinstance(error, NoServer):
+        text = (
+            f"no tmux server on {error.socket}: start one (tmux new-session) or name the right"
+            " socket with -L or -S; `tmuxcc doctor` lists those that exist"
+        )
+    elif isinstance(error, SessionNotFound):
+        which = "no session" if error.session is None else f"no session {error.session!r}"
+        text = f"the tmux server has {which}: `tmux list-sessions` shows those it has"
+    else:
+        text = str(error)
+    return " ".join(text.split())
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tmuxcc")
+    except metadata.PackageNotFoundError:
+        return "(not installed, run from its source)"
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), message="tmuxcc %(version)s")
+@target_options
+@click.pass_context
+def command(ctx: click.Context, target: Target) -> None:
+    r"""Run programs in tmux and follow them, watch a tmux server, look what is wrong.
+
+    \b
+    Examples:
+      tmuxcc run -n web "python3 -m http.server" -n log "ping -c3 localhost"
+      tmuxcc watch work
+      tmuxcc doctor
+    """
+    take_target(ctx, target)
+    for stream in (sys.stdout, sys.stderr):
+        # Names and paths may hold bytes that are no text.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+command.add_command(run)
+command.add_command(watch)
+command.add_command(doctor)

@@ -1,0 +1,404 @@
+"""The life of ``tmuxcc run``: a private server, its programs, and an end that leaves nothing.
+
+Nothing is printed here; a `Reporter` is told. The programs are stopped in two steps, gently (what
+a person at the terminal would do) and firmly (SIGKILL); then the server, whatever the programs
+left behind, and the folder of the socket go, in this order and in every case.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import trio
+from attrs import define, frozen
+
+from ..client.client import Client, open_client
+from ..client.output import ExitStatus, LostOutput
+from ..client.start import created_options
+from ..errors import ConnectionClosed, TmuxError
+from .processes import process_state, processes_with, send_signal
+from .text import Writer
+
+HISTORY = 8 << 20
+"""Bytes of a pane that may wait for a slow reader of our output before some are lost."""
+
+LAST_WORDS = 2.0
+"""Seconds for what was killed to be gone, and its end to be read."""
+
+STRAYS = 1.0
+"""Seconds between SIGTERM and SIGKILL for what the programs left in the background."""
+
+SOCKET = "socket"
+CONFIGURATION_FILE = "tmux.conf"
+FOLDER_PREFIX = "tmuxcc-run-"
+_LONGEST_PARENT = 75  # the shortest limit for the path of a socket is 103
+
+# Read by the server before its first pane. Programs that have ended stay to be looked at, and the
+# session does not end with a first program that is quicker than the second is started.
+# The server ends when we do: even SIGKILL ends our tmux client, the only one that is attached.
+CONFIGURATION = """\
+set -s exit-empty on
+set -s exit-unattached on
+set -s set-clipboard off
+set -g default-terminal screen-256color
+set -g history-limit 50000
+set -g remain-on-exit on
+set -g automatic-rename off
+set -g allow-rename off
+set -g status-left "[tmuxcc run] "
+set -g status-left-length 20
+set -g status-right ""
+"""
+
+
+@define(eq=False)
+class Job:
+    """One program: what to run, and what has become of it."""
+
+    name: str
+    argv: list[str]
+    pane_id: str = ""
+    wrapper_pid: int = 0
+    started: float = 0.0
+    seconds: float | None = None
+    lines: int = 0
+    bytes: int = 0
+    lost: int = 0
+    gaps: int = 0
+    status: ExitStatus | None = None
+    ended: bool = False
+
+
+@frozen
+class Plan:
+    """How to run them. `size` is asked again when the terminal changes, if `follow_size` is set."""
+
+    tmux: str
+    shown_tmux: str
+    cwd: Path
+    env: Mapping[str, str]
+    size: Callable[[], tuple[int, int]]
+    follow_size: bool
+    grace: float
+    fail_fast: bool
+
+
+class Reporter(Protocol):
+    """Who is told what happens. `escapes`: whether lines keep their terminal sequences."""
+
+    escapes: bool
+    writer: Writer
+
+    def message(self, text: str) -> None:
+        """Tell the person something."""
+
+    def started(self, job: Job) -> None:
+        """A program has its pane."""
+
+    def line(self, job: Job, line: str) -> None:
+        """A program wrote a line, or (`LostOutput`) some of it are missing here."""
+
+    def exited(self, job: Job) -> None:
+        """A program has ended, and its last line was told."""
+
+    def summary(self, status: int) -> None:
+        """All have ended; `status` is our own exit status."""
+
+
+class Runner:
+    """Runs jobs once, from nothing to nothing."""
+
+    def __init__(self, jobs: Sequence[Job], plan: Plan, reporter: Reporter) -> None:
+        self._jobs = jobs
+        self._plan = plan
+        self._reporter = reporter
+        self._writer = reporter.writer
+        self._client: Client | None = None
+        self._nursery: trio.Nursery
+        self._variable = b""
+        self._body = trio.CancelScope()
+        self._drain = trio.CancelScope()
+        self._patience: trio.CancelScope | None = None
+        self._interrupted: int | None = None
+        self._failed_first: Job | None = None
+        self._failure: TmuxError | None = None
+
+    async def run(self) -> int:
+        """Run all of it; our exit status. Raises `OpenError` if there is no tmux to run it in."""
+        with trio.open_signal_receiver(*_heeded_signals(self._plan.follow_size)) as received:
+            folder = _make_folder()
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._heed_signals, received)
+                    self._nursery.start_soon(self._heed_reader)
+                    self._nursery.start_soon(self._writer.run)
+                    with self._body:
+                        await self._serve(folder / SOCKET, folder / CONFIGURATION_FILE)
+                    status = self._status()
+                    await self._tell_end(status)
+                    self._nursery.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):
+                    pid = 0 if self._client is None else self._client.server_pid
+                    await _end_server(self._plan.tmux, folder / SOCKET, pid)
+                shutil.rmtree(folder, ignore_errors=True)
+        if self._failure is not None and self._patience is None:
+            raise self._failure
+        return status
+
+    async def _tell_end(self, status: int) -> None:
+        with self._drain:
+            await self._writer.wait_written()
+        if self._client is not None and self._writer.failure is None:
+            self._reporter.summary(status)
+            if not self._drain.cancel_called:
+                with trio.CancelScope() as self._drain:
+                    await self._writer.wait_written()
+
+    async def _serve(self, socket: Path, configuration: Path) -> None:
+        self._variable = pane_variable(socket)
+        plan, first = self._plan, self._jobs[0]
+        try:
+            async with open_client(
+                "run",
+                create=True,
+                size=plan.size(),
+                socket_path=socket,
+                config_file=configuration,
+                tmux=plan.tmux,
+                cwd=plan.cwd,
+                env=plan.env,
+                argv=first.argv,
+                history=HISTORY,
+            ) as client:
+                first.started = time.monotonic()
+                await self._start_others(client)
+                self._client = client
+                attach = [plan.shown_tmux, "-S", str(socket), "attach"]
+                self._reporter.message(f"attach: {shlex.join(attach)}")
+                async with trio.open_nursery() as nursery:
+                    for job in self._jobs:
+                        nursery.start_soon(self._follow, client, job)
+        except TmuxError as error:
+            self._failure = error
+
+    async def _start_others(self, client: Client) -> None:
+        """Make the other windows, in order and without waiting for each."""
+        options = ["-d", "-t", f"{client.session_id}:", "-P", "-F", "#{pane_id}"]
+        options += created_options(self._plan.cwd, self._plan.env)
+        commands: list[list[str]] = []
+        for job in self._jobs[1:]:
+            name = job.name.replace("#", "##")
+            commands.append(["new-window", *options, "-n", name, "--", *client.wrap(job.argv)])
+            job.started = time.monotonic()
+        results = await client.batch(
+            [*commands, ["list-panes", "-a", "-F", "#{pane_id} #{pane_pid}"]]
+        )
+        for result in results:
+            if isinstance(result, TmuxError):
+                raise result
+        *made, panes = [result for result in results if not isinstance(result, TmuxError)]
+        pids = dict(line.split(" ") for line in panes)
+        for job, lines in zip(self._jobs[1:], made, strict=True):
+            job.pane_id = lines[0]
+        others = {job.pane_id for job in self._jobs}
+        first = self._jobs[0]
+        first.pane_id = next(pane_id for pane_id in pids if pane_id not in others)
+        await client.command("rename-window", "-t", first.pane_id, first.name.replace("#", "##"))
+        for job in self._jobs:
+            job.wrapper_pid = int(pids[job.pane_id] or 0)
+            self._reporter.started(job)
+
+    async def _follow(self, client: Client, job: Job) -> None:
+        """Report what one program writes, to its end."""
+        pane = client.pane(job.pane_id)
+        try:
+            async with pane.lines(since=0, escapes=self._reporter.escapes) as lines:
+                async for line in lines:
+                    if isinstance(line, LostOutput):
+                        job.gaps += 1
+                        job.lost += line.gap.size or 0
+                    else:
+                        job.lines += 1
+                    self._reporter.line(job, line)
+                    if self._writer.is_full:
+                        await self._writer.wait_room()
+            job.status = await pane.wait_exit()
+        except ConnectionClosed as error:
+            self._failure = error
+        job.ended = True
+        job.seconds = time.monotonic() - job.started
+        job.bytes = client.pane(job.pane_id).statistics().output_bytes
+        self._reporter.exited(job)
+        failed = job.status is None or not job.status.ok
+        if failed and self._plan.fail_fast and self._patience is None:
+            self._failed_first = job
+            self._stop(signal.SIGTERM, f"{job.name} failed, stopping the others…")
+
+    # Stopping
+
+    async def _heed_signals(self, received: AsyncIterator[int]) -> None:
+        async for number in received:
+            if number == signal.SIGWINCH:
+                await self._resize()
+                continue
+            if self._interrupted is None:
+                self._interrupted = number
+            if self._patience is None:
+                self._stop(number, "stopping… (again to kill)")
+            else:
+                self._patience.cancel()
+                self._drain.cancel()
+
+    async def _heed_reader(self) -> None:
+        """Whoever read our output has gone, so there is nobody to run anything for."""
+        await self._writer.failed.wait()
+        if self._patience is None:
+            self._stop(signal.SIGTERM, None)
+
+    async def _resize(self) -> None:
+        if self._client is not None:
+            columns, rows = self._plan.size()
+            with suppress(TmuxError):
+                await self._client.command("refresh-client", "-C", f"{columns}x{rows}")
+
+    def _stop(self, number: int, message: str | None) -> None:
+        self._patience = trio.CancelScope()
+        if message is not None:
+            self._reporter.message(message)
+        self._nursery.start_soon(self._stop_jobs, number, self._patience)
+
+    async def _stop_jobs(self, number: int, patience: trio.CancelScope) -> None:
+        """Gently, then firmly. Cancelled when all is over, usually long before its end."""
+        if self._client is not None:
+            patience.deadline = trio.current_time() + self._plan.grace
+            with patience:
+                for job in self._jobs:
+                    if not job.ended:
+                        await self._ask_to_end(self._client, job, number)
+                await trio.sleep_forever()
+            wrappers = {job.wrapper_pid for job in self._jobs}
+            # The wrappers stay to tell how their programs ended.
+            programs = {each.pid for each in processes_with(self._variable)} - wrappers
+            send_signal(programs, signal.SIGKILL)
+            await trio.sleep(LAST_WORDS)
+        self._body.cancel()
+        await trio.sleep(LAST_WORDS)
+        self._drain.cancel()
+
+    async def _ask_to_end(self, client: Client, job: Job, number: int) -> None:
+        """As the terminal would: Ctrl-C typed, or the signal to the group in the foreground."""
+        wrapper = process_state(job.wrapper_pid) if job.wrapper_pid else None
+        if number != signal.SIGINT and wrapper is not None and wrapper.foreground_group > 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(wrapper.foreground_group, number)
+            return
+        with suppress(TmuxError):
+            await client.pane(job.pane_id).send_keys("C-c")
+
+    # The end
+
+    def _status(self) -> int:
+        if self._interrupted is not None:
+            return 128 + self._interrupted
+        if self._writer.failure is not None:
+            return 128 + signal.SIGPIPE
+        counted = [self._failed_first] if self._failed_first is not None else self._jobs
+        numbers = [None if job.status is None else status_number(job.status) for job in counted]
+        return max(1 if number is None else number for number in numbers)
+
+
+def status_number(status: ExitStatus) -> int | None:
+    """The exit status that stands for how a program ended, as shells count; None if not known."""
+    if status.signal is not None:
+        return 128 + status.signal
+    return status.code
+
+
+def _heeded_signals(follow_size: bool) -> list[signal.Signals]:
+    """Those that stop us, but for what our parent (nohup) had us ignore; and a new size."""
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    return [*numbers, signal.SIGWINCH] if follow_size else numbers
+
+
+def _make_folder() -> Path:
+    """A folder of our own (mode 0700), its path short enough, with the configuration in it."""
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > _LONGEST_PARENT:
+        parent = "/tmp"  # noqa: S108 - the folder in it is made safely
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
+    (folder / CONFIGURATION_FILE).write_text(CONFIGURATION)
+    return folder
+
+
+async def _end_server(tmux: str, socket: Path, server_pid: int) -> None:
+    """End the server and all that its panes have left behind. Takes a few seconds at most."""
+    if await trio.Path(socket).exists():
+        if not server_pid:
+            told = await _tmux(tmux, socket, "display-message", "-p", "#{pid}")
+            server_pid = int(told) if told.isdigit() else 0
+        await _tmux(tmux, socket, "kill-server")
+    if server_pid and not await _gone(lambda: _exists(server_pid)):
+        # A client that does not read keeps a killed server alive (tmux#5444).
+        send_signal([server_pid], signal.SIGKILL)
+    variable = pane_variable(socket)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        strays = processes_with(variable)
+        send_signal([each.pid for each in strays], number)
+        if not strays or await _gone(lambda: bool(processes_with(variable))):
+            return
+
+
+def pane_variable(socket: Path) -> bytes:
+    """What begins an entry in the environment of every process in a pane of this server."""
+    return b"TMUX=" + os.fsencode(socket) + b","
+
+
+async def _tmux(tmux: str, socket: Path, *command: str) -> str:
+    """What a command prints, run by a tmux process of its own; nothing if it fails."""
+    with trio.move_on_after(LAST_WORDS):
+        result = await trio.run_process(
+            [tmux, "-S", str(socket), "-N", *command],
+            stdin=subprocess.DEVNULL,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+        return result.stdout.decode("utf-8", "replace").strip()
+    return ""
+
+
+def _exists(pid: int) -> bool:
+    state = process_state(pid)
+    if state is not None:
+        return state.state not in "ZX"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def _gone(present: Callable[[], bool]) -> bool:
+    """Wait for what nobody tells us of, since it is no child of ours; whether it has gone."""
+    with trio.move_on_after(STRAYS):
+        while present():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        return True
+    return False
