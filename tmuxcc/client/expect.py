@@ -8,14 +8,17 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from .text import decode, incomplete_tail, strip_sequences
+from .text import decode, incomplete_tail, split_unfinished, strip_sequences
 
 MAX_TEXT = 1 << 16
-"""Characters that are searched: a match can't be longer. Older text is dropped from the front."""
+"""Characters that stay to be searched: a match can't be longer. Older text is dropped from the
+front once there is twice as much, so whoever has received so many should search."""
+
+WRAPPED_AFTER = 4
+"""Characters of an echo after which it may be wrapped. Fewer, with a line end behind them, are the
+end of any other line."""
 
 Pattern: TypeAlias = str | re.Pattern[str]
-
-_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,4096}\x1b?|[ -/]*)?\Z")
 
 
 @frozen
@@ -59,16 +62,12 @@ class TextWindow:
         """The pane wrote `data`."""
         data = self._raw + data
         keep = incomplete_tail(data)
-        text = decode(data[: len(data) - keep])
         # A sequence that is cut here would leave its second half behind as text.
-        unfinished = _UNFINISHED.search(text)
-        if unfinished is not None:
-            keep += len(text[unfinished.start() :].encode("utf-8"))
-            text = text[: unfinished.start()]
-        self._raw = data[len(data) - keep :] if keep else b""
+        text, sequence = split_unfinished(decode(data[: len(data) - keep]))
+        self._raw = sequence.encode() + data[len(data) - keep :]
         self.text += strip_sequences(text)
         self._remove_echoes()
-        if len(self.text) > MAX_TEXT:
+        if len(self.text) > 2 * MAX_TEXT:
             self.consume(len(self.text) - MAX_TEXT)
 
     def search(self, patterns: Sequence[re.Pattern[str]]) -> tuple[int, re.Match[str]] | None:
@@ -76,7 +75,7 @@ class TextWindow:
         text = self.text
         if self._echoes:
             # What may turn out to be an echo that is still coming is left for later.
-            text = text[: len(text) - _overlap(text, self._echoes[0])]
+            text = text[: _echo_start(text, self._echoes[0])]
         found: tuple[int, re.Match[str]] | None = None
         for index, pattern in enumerate(patterns):
             match = pattern.search(text)
@@ -119,9 +118,17 @@ def compile_patterns(patterns: Pattern | Iterable[Pattern]) -> list[re.Pattern[s
     ]
 
 
-def _overlap(text: str, echo: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `echo`."""
-    for length in range(min(len(text), len(echo) - 1), 0, -1):
-        if text.endswith(echo[:length]):
-            return length
-    return 0
+def _echo_start(text: str, echo: str) -> int:
+    """Where in `text` the longest end begins that is a beginning of `echo`; its length if none."""
+    start = text.find(echo[0], max(0, len(text) - 3 * len(echo)))
+    while start >= 0:
+        matched = 0
+        for character in text[start:]:
+            if matched < len(echo) and character == echo[matched]:
+                matched += 1
+            elif matched < WRAPPED_AFTER or character not in " \n":
+                break
+        else:
+            return start
+        start = text.find(echo[0], start + 1)
+    return len(text)

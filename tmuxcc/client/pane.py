@@ -18,7 +18,7 @@ from attrs import frozen
 from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
-from .expect import Pattern, TextWindow, WaitResult, compile_patterns
+from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
 from .output import Chunk, ExitStatus, Gap, LineStream, OutputStream, Overflow
 from .panes import PaneTable
 
@@ -229,10 +229,12 @@ class Pane:
                     return WaitResult("exited", None, None, window.consume(len(window.text)))
                 if isinstance(item, Gap):
                     return WaitResult("gap", None, None, window.consume(len(window.text)))
+                size = 0
                 while item is not None:
                     if isinstance(item, Chunk):
                         window.receive(item.data)
-                    if stream.peek_gap() is not None:
+                        size += len(item.data)
+                    if size > MAX_TEXT or stream.peek_gap() is not None:
                         break
                     item = stream.receive_nowait()
         finally:

@@ -12,19 +12,34 @@ MAX_LINE = 1 << 16
 """Bytes of a line that is still unfinished; a longer one is given in pieces, so that a program
 that never ends its line is bounded and seen."""
 
-# ECMA-48: CSI, the strings OSC, DCS, SOS, PM and APC up to BEL or ST, other escapes, then the
-# control characters that are left. A sequence that is cut off at the end goes as well.
+# ECMA-48: CSI, the strings OSC, DCS, SOS, PM, APC and screen's title up to BEL or ST, other
+# escapes, then the control characters that are left. What is cut or broken off goes as well.
 _SEQUENCE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*(?:[@-~]|\Z)"
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|\Z|(?=\x1b))"
-    r"|\x1b[ -/]*(?:[0-~]|\Z)"
+    r"\x1b\[[0-?]*[ -/]*[@-~]?"
+    r"|\x1b[\]PX^_k][^\x07\x1b]*(?:\x07|\x1b\\)?"
+    r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
+# The groups are what has to be remembered of it, so that what a string holds needs no room.
+_UNFINISHED = re.compile(r"\x1b(?:(\[)[0-?]*([ -/])*|([\]PX^_k])[^\x07\x1b]*(\x1b)?|([ -/])*)\Z")
 
 
 def strip_sequences(text: str) -> str:
     """Remove terminal sequences and control characters, but for tabs and line feeds."""
     return _SEQUENCE.sub("", text)
+
+
+def split_unfinished(text: str) -> tuple[str, str]:
+    """`text` up to a terminal sequence that is cut at its end, and the gist of that sequence.
+
+    Together with what follows the gist is removed by `strip_sequences` like the sequence itself.
+    """
+    # Only the last two escape characters can begin it: ST has one of its own.
+    start = text.rfind("\x1b", 0, text.rfind("\x1b"))
+    match = _UNFINISHED.search(text, max(0, start))
+    if match is None:
+        return text, ""
+    return text[: match.start()], "\x1b" + "".join(group or "" for group in match.groups())
 
 
 def decode(data: bytes) -> str:
@@ -51,6 +66,7 @@ class LineSplitter:
         self._max_line = max_line
         self._pieces: list[bytes] = []
         self._size = 0
+        self._continued = False  # the beginning of the unfinished line has been given
 
     def receive(self, data: bytes) -> list[str]:
         """Take the next bytes; the lines they complete, without their ends."""
@@ -63,12 +79,14 @@ class LineSplitter:
             self._size = 0
         for line in complete:
             lines.extend(self._cut(line))
+            self._continued = False
         if rest:
             self._pieces.append(rest)
             self._size += len(rest)
             if self._size > self._max_line:
-                *lines_of_rest, rest = self._cut_bytes(b"".join(self._pieces))
-                lines.extend(self._text(line) for line in lines_of_rest)
+                *given, rest = self._cut_bytes(b"".join(self._pieces))
+                lines.extend(self._text(line) for line in given)
+                self._continued = True
                 self._pieces = [rest]
                 self._size = len(rest)
         return lines
@@ -78,21 +96,30 @@ class LineSplitter:
         rest = b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
+        self._continued = False
         text = self._text(rest)
         return [text] if text else []
 
     def _cut(self, line: bytes) -> list[str]:
-        if len(line) <= self._max_line:
+        if len(line) <= self._max_line and not self._continued:
             return [self._text(line)]
-        return [self._text(piece) for piece in self._cut_bytes(line)]
+        *given, rest = self._cut_bytes(line)
+        if rest.strip(b"\r"):
+            given.append(rest)
+        return [self._text(piece) for piece in given]
 
     def _cut_bytes(self, line: bytes) -> list[bytes]:
-        """Pieces of at most the limit that cut no character, the last one perhaps shorter."""
+        """Pieces of at most the limit, the last one perhaps shorter.
+
+        No character is cut, and no sequence that could stand in one piece.
+        """
         pieces = []
         start = 0
         while len(line) - start > self._max_line:
             piece = line[start : start + self._max_line]
             piece = piece[: len(piece) - incomplete_tail(piece)] or piece
+            whole, _ = split_unfinished(piece.decode("latin-1"))
+            piece = piece[: len(whole)] or piece
             pieces.append(piece)
             start += len(piece)
         return [*pieces, line[start:]]
