@@ -391,7 +391,7 @@ class Client:
 
     def _prepare(self, argv: Sequence[Argument]) -> Line:
         line = prepare(argv, self.version, self._shadowed)
-        return evolve(line, data=self._unaliased(line.data))
+        return evolve(line, data=self._unaliased(line.data)) if self._hidden else line
 
     def _unaliased(self, line: bytes) -> bytes:
         """The line with a name that its user has not redefined: one letter less will do."""

@@ -63,9 +63,7 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
             f"{name} would hold up every other command of this connection; use its flag -b"
             " where it has one, or run it as a tmux process of its own"
         )
-    if has_hazard(version, "negative-width-loop") and any(
-        isinstance(word, str) and _NEGATIVE_WIDTH.search(word) for word in argv
-    ):
+    if b"=-" in data and has_hazard(version, "negative-width-loop") and _has_negative_width(argv):
         raise InvalidCommand(
             f"tmux {version} can hang on a format with a negative width; use a positive one"
         )
@@ -81,14 +79,9 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
         proceed = encode_command("refresh-client", "-A", f"{pane_id}:continue")
         data = b" ; ".join((pause[:-1], data[:-1], proceed))
         fenced = True
-    guarded = has_hazard(version, "destroy-session-crash")
-    return Line(
-        tuple(argv),
-        data,
-        fenced,
-        guarded and name in _CHANGES_WINDOW,
-        guarded and name in _DESTROYS,
-    )
+    changes_window = name in _CHANGES_WINDOW and has_hazard(version, "destroy-session-crash")
+    destroys = name in _DESTROYS and has_hazard(version, "destroy-session-crash")
+    return Line(tuple(argv), data, fenced, changes_window, destroys)
 
 
 def result(request: Request) -> list[str] | TmuxError:
@@ -127,6 +120,10 @@ def _steered_refresh(argv: Sequence[Argument], version: TmuxVersion) -> list[Arg
             f"tmux {version} hangs when no-output is changed on a client that is attached"
         )
     return words
+
+
+def _has_negative_width(argv: Sequence[Argument]) -> bool:
+    return any(isinstance(word, str) and _NEGATIVE_WIDTH.search(word) for word in argv)
 
 
 def _kills(argv: Sequence[Argument]) -> bool:
