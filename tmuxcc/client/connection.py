@@ -62,20 +62,25 @@ class Connection:
         self._started = trio.Event()
         self._ended = trio.Event()
         self._exit_reason: str | None = None
-        self._protocol_error: ProtocolError | None = None
+        self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Read until the end, then wake everybody who waits. Ends by itself; cancel to stop."""
+        """Read until the end, then wake everybody who waits. Ends by itself; cancel to stop.
+
+        Raises what a function that is called with events raises.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.process.read_stderr)
             nursery.start_soon(self._write)
             nursery.start_soon(self._watch_process, nursery.cancel_scope)
             try:
                 await self._read()
-            except ProtocolError as error:
-                self._protocol_error = error
+            except Exception as error:
+                self._failure = error
             nursery.cancel_scope.cancel()
         await self._end()
+        if self._failure is not None and not isinstance(self._failure, ProtocolError):
+            raise self._failure
 
     async def wait_started(self) -> None:
         """Wait for the reply to tmux's own arguments, or the end. Nothing may be sent before."""
@@ -182,6 +187,15 @@ class Connection:
                 await self._end_process()
                 self._close()
 
+    async def end(self) -> None:
+        """Detach while `run` is running, and wait until it has read to the end."""
+        self.process.close_stdin()
+        with trio.move_on_after(CLOSE_GRACE):
+            await self._ended.wait()
+            return
+        await self.process.terminate(CLOSE_GRACE)
+        await self._ended.wait()
+
     async def _read(self) -> None:
         fd = self.process.stdout_fd
         parser = self._parser
@@ -193,7 +207,8 @@ class Connection:
                 await trio.lowlevel.wait_readable(fd)
                 continue
             if not data:
-                parser.receive_eof()
+                for event in parser.receive_eof():
+                    self._take(event)
                 return
             # No checkpoint from here until every event has been handed on.
             self.bytes_received += len(data)
@@ -280,7 +295,7 @@ class Connection:
 
     async def _end(self) -> None:
         with trio.CancelScope(shield=True):
-            if self._protocol_error is not None:
+            if self._failure is not None:
                 await self._end_process()
             # Callers wait for this, so a process that does not end is not waited for here.
             with trio.move_on_after(0.03):
@@ -291,12 +306,12 @@ class Connection:
 
     def _close(self) -> None:
         reason = self._exit_reason
-        if self._protocol_error is not None:
-            reason = f"the stream broke: {self._protocol_error}"
+        if isinstance(self._failure, ProtocolError):
+            reason = f"the stream broke: {self._failure}"
         self.closed = ConnectionClosed(
             reason, exit_status=self.process.exit_status, stderr=tuple(self.process.stderr)
         )
-        self.closed.__cause__ = self._protocol_error
+        self.closed.__cause__ = self._failure
         self.queue.close()
         for task in self._waiting.values():
             trio.lowlevel.reschedule(task)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
-from ..protocol import encode_command
 from ..protocol.events import Event, Output, Pause, Reply, SubscriptionChanged
 from .expect import TextWindow
 from .output import ExitStatus, OutputStream, PaneOutput
@@ -28,8 +27,10 @@ _DEATH_FORMAT = "#{pane_id} #{pane_dead} #{pane_dead_status} #{pane_dead_signal}
 class PaneTable:
     """The panes of one client.
 
-    `command` sends one command and gives its lines; `raw_line` sends one line that gives several
-    replies, and gives those. Both raise what `Client.command` raises.
+    `command` sends one command and gives its lines; so does `ordered_command`, with a reply that
+    comes behind all output that was written before it. `ordered_line` sends several commands as
+    one line, in which nothing can run in between, and gives their replies. All raise what
+    `Client.command` raises.
     """
 
     def __init__(
@@ -37,14 +38,16 @@ class PaneTable:
         *,
         history: int,
         command: Callable[..., Awaitable[list[str]]],
-        raw_line: Callable[[bytes], Awaitable[Sequence[Reply]]],
+        ordered_command: Callable[..., Awaitable[list[str]]],
+        ordered_line: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Reply]]],
         start_soon: Callable[..., None],
     ) -> None:
         self.pauses = 0
         self.nonces: set[bytes] = set()
         self._history = history
         self._command = command
-        self._raw_line = raw_line
+        self._ordered_command = ordered_command
+        self._ordered_line = ordered_line
         self._start_soon = start_soon
         self._logs: dict[str, PaneOutput] = {}
         self._ended: dict[str, None] = {}
@@ -130,7 +133,7 @@ class PaneTable:
             return
         lines = await self._command("list-panes", "-a", "-F", "#{pane_id}")
         if pane_id not in lines and not self.log(pane_id).ended:
-            del self._logs[pane_id]
+            self._logs.pop(pane_id, None)
             raise PaneNotFound(pane_id)
         self._confirmed.add(pane_id)
 
@@ -168,7 +171,7 @@ class PaneTable:
     async def _list_deaths(self) -> None:
         known = [log for log in self._logs.values() if not log.ended]
         try:
-            lines = await self._command("list-panes", "-a", "-F", _DEATH_FORMAT)
+            lines = await self._ordered_command("list-panes", "-a", "-F", _DEATH_FORMAT)
         except CommandError:
             # The last session has just gone, and every pane with it.
             lines = []
@@ -228,21 +231,18 @@ class PaneTable:
             await self._command("refresh-client", "-A", f"{pane_id}:continue")
 
     async def _capture_and_continue(self, log: PaneOutput) -> int:
-        # One line, so that nothing can run in between. Only the first of its replies is the text
-        # of a program; -C writes the second without line ends.
+        # Only the first of the replies is the text of a program; -C writes the second without
+        # line ends.
         pane = log.pane_id
-        line = b" ; ".join(
-            encode_command(*argv).rstrip(b"\n")
-            for argv in (
-                ("capture-pane", "-peN", "-t", pane),
-                ("capture-pane", "-pPC", "-t", pane),
-                ("display-message", "-p", "-t", pane, STATE_FORMAT),
-                ("refresh-client", "-A", f"{pane}:continue"),
-            )
+        commands = (
+            ("capture-pane", "-peN", "-t", pane),
+            ("capture-pane", "-pPC", "-t", pane),
+            ("display-message", "-p", "-t", pane, STATE_FORMAT),
+            ("refresh-client", "-A", f"{pane}:continue"),
         )
         snapshot = None
         try:
-            replies = await self._raw_line(line + b"\n")
+            replies = await self._ordered_line(commands)
             if len(replies) == 4 and all(reply.ok for reply in replies[:3]):
                 screen, pending, state = (reply.lines for reply in replies[:3])
                 snapshot = draw(screen, pending, state[0].decode("ascii", "replace"))

@@ -61,7 +61,7 @@ class Server:
         return str(folder / f"tmux-{os.getuid()}" / (self.socket_name or "default"))
 
     def argv(self, *command: str) -> list[str]:
-        """The argument list of a tmux process for this server."""
+        """The argument list of a tmux process for this server, `command` being one command."""
         words = [self.program, "-u"]
         if self.socket_path is not None:
             words += ["-S", self.socket_path]
@@ -69,7 +69,9 @@ class Server:
             words += ["-L", self.socket_name]
         if self.config_file is not None:
             words += ["-f", self.config_file]
-        return self.transport.argv([*words, *command])
+        # tmux takes a semicolon at the end of a word for the end of the command.
+        words += [f"{word[:-1]}\\;" if word.endswith(";") else word for word in command]
+        return self.transport.argv(words)
 
 
 def find_server(
@@ -168,7 +170,10 @@ async def start_connection(
             reply = connection.first_reply
             if reply is None:
                 await connection.wait_ended()
-                raise _failure(server, session, "\n".join(connection.process.stderr))
+                reason = connection.closed.reason if connection.closed is not None else None
+                raise _failure(
+                    server, session, "\n".join([*connection.process.stderr, reason or ""])
+                )
             if not reply.ok:
                 text = b"\n".join(reply.lines).decode("utf-8", "replace")
                 raise _failure(server, session, text)

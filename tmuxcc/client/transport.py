@@ -94,6 +94,8 @@ class Process:
         if not self._popen.stdin.closed:
             trio.lowlevel.notify_closing(self.stdin_fd)
             self._popen.stdin.close()
+            # The number may soon be that of somebody else's file.
+            self.stdin_fd = -1
 
     def close_output(self) -> None:
         """Give up the reading ends. Harmless a second time."""
