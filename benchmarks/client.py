@@ -13,15 +13,17 @@ import json
 import os
 import platform
 import resource
+import secrets
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import libtmux
 import trio
 
 import tmuxcc
@@ -35,6 +37,7 @@ for _ in range(count):
     sys.stdout.write("T%dT\\n" % time.monotonic_ns())
     sys.stdout.flush()
     time.sleep(gap)
+print(sys.argv[3])
 time.sleep(0.2)
 """
 
@@ -46,13 +49,18 @@ LINE = (
 END = b"the-end-of-the-flood"
 
 
+def ticker(gap: float, count: int) -> tuple[list[str], bytes]:
+    """The program that writes `count` time stamps, and what it writes last."""
+    last = secrets.token_hex(8)
+    return [sys.executable, "-c", TICKER, str(gap), str(count), last], last.encode()
+
+
 class Floor:
     """`tmux -C` read with os.read and nothing else."""
 
     def __init__(self, tmux: str, socket: str) -> None:
         self.process = subprocess.Popen(
-            [tmux, "-u", "-S", socket, "-N", "-C", "attach-session", "-E", "-f"]
-            + ["ignore-size,pause-after=1", "-t", "=bench"],
+            f"{tmux} -u -S {socket} -N -C attach-session -E -f ignore-size,pause-after=1".split(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -94,22 +102,69 @@ def cpu() -> float:
 
 def floor_latency(tmux: str, socket: str, gap: float, count: int) -> list[float]:
     floor = Floor(tmux, socket)
-    new_window(tmux, socket, [sys.executable, "-c", TICKER, str(gap), str(count)])
+    argv, last = ticker(gap, count)
+    new_window(tmux, socket, argv)
     samples: list[float] = []
-    while len(samples) < count:
+    data = b""
+    while last not in data:
         data = os.read(floor.fd, 65536)
         now = time.monotonic_ns()
         # A line that is cut by the read is left out: the loop keeps nothing.
         samples += [(now - stamp) / 1e3 for stamp in stamps(data) if b"T%dT" % stamp in data]
-        if b"%window-close" in data or b"%unlinked-window-close" in data:
-            break
     floor.close()
     return samples
 
 
-def client_latency(
-    tmux: str, socket: str, gap: float, count: int, tap: bool
-) -> list[float]:
+def trio_latency(tmux: str, socket: str, gap: float, count: int) -> list[float]:
+    """The floor under trio: wait_readable and os.read, and nothing parsed."""
+
+    async def measure() -> list[float]:
+        floor = Floor(tmux, socket)
+        os.set_blocking(floor.fd, False)
+        argv, last = ticker(gap, count)
+        new_window(tmux, socket, argv)
+        samples: list[float] = []
+        data = b""
+        while last not in data:
+            await trio.lowlevel.wait_readable(floor.fd)
+            data = os.read(floor.fd, 65536)
+            now = time.monotonic_ns()
+            samples += [(now - stamp) / 1e3 for stamp in stamps(data) if b"T%dT" % stamp in data]
+        os.set_blocking(floor.fd, True)
+        floor.close()
+        return samples
+
+    return trio.run(measure)
+
+
+def polling_latency(tmux: str, socket: str, gap: float, count: int) -> list[float]:
+    """libtmux, which asks for the screen every 100 ms."""
+    server = libtmux.Server(socket_path=socket, tmux_bin=tmux)
+    argv, _ = ticker(gap, count)
+    pane = server.sessions[0].new_window(attach=False, window_shell=shlex.join(argv)).panes[0]
+    seen: dict[int, float] = {}
+    while len(seen) < count:
+        text = "".join(pane.capture_pane())
+        now = time.monotonic_ns()
+        if not text and seen:
+            break
+        for stamp in stamps(text.encode()):
+            seen.setdefault(stamp, (now - stamp) / 1e3)
+        time.sleep(0.1)
+    return list(seen.values())
+
+
+def polling_commands(tmux: str, socket: str, count: int) -> list[float]:
+    server = libtmux.Server(socket_path=socket, tmux_bin=tmux)
+    samples = []
+    for _ in range(count):
+        start = time.perf_counter()
+        server.cmd("display-message", "-p", "x")
+        samples.append((time.perf_counter() - start) * 1e6)
+    return samples
+
+
+def client_latency(tmux: str, socket: str, gap: float, count: int, tap: bool) -> list[float]:
     async def measure() -> list[float]:
         samples: list[float] = []
         async with tmuxcc.open_client("bench", tmux=tmux, socket_path=socket) as client:
@@ -121,7 +176,7 @@ def client_latency(
                 if len(samples) >= count:
                     done.set()
 
-            argv = [sys.executable, "-c", TICKER, str(gap), str(count)]
+            argv, _ = ticker(gap, count)
             if tap:
                 client.add_tap(take, Output)
                 await client.command("new-window", "-d", *argv)
@@ -260,8 +315,8 @@ def main() -> None:
         folder = Path(name)
         socket = str(folder / "s")
         subprocess.run(
-            [tmux, "-u", "-S", socket, "-f", "/dev/null", "new-session", "-d", "-s", "bench"]
-            + ["-x", "200", "-y", "50", "sleep", "100000"],
+            f"{tmux} -u -S {socket} -f /dev/null new-session -d -s bench -x 200 -y 50"
+            " sleep 100000".split(),
             check=True,
         )
         try:
@@ -273,8 +328,11 @@ def main() -> None:
             flood, size = flood_argv(folder, megabytes)
             for _ in range(rounds):
                 add("latency floor", floor_latency(tmux, socket, 0.002, lines))
+                add("latency trio floor", trio_latency(tmux, socket, 0.002, lines))
                 add("latency tap", client_latency(tmux, socket, 0.002, lines, True))
                 add("latency events", client_latency(tmux, socket, 0.002, lines, False))
+                add("latency libtmux", polling_latency(tmux, socket, 0.02, lines // 10))
+                add("command libtmux", polling_commands(tmux, socket, commands // 50))
                 add("command floor", floor_commands(tmux, socket, commands))
                 add("command client", client_commands(tmux, socket, commands))
                 add("pipelined floor", floor_pipelined(tmux, socket, pipelined))
@@ -300,7 +358,9 @@ def main() -> None:
         "flood client / floor (>= 0.97)": ratio("flood client MB/s", "flood floor MB/s"),
     }
     if chosen.json:
-        print(json.dumps({"machine": machine(tmux), "results": results, "ratios": ratios}, indent=1))
+        print(
+            json.dumps({"machine": machine(tmux), "results": results, "ratios": ratios}, indent=1)
+        )
         return
     for key, row in results.items():
         print(f"{key:22} p50 {row['p50']:10.2f}   p99 {row['p99']:10.2f}")
