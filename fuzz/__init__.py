@@ -1,0 +1,1 @@
+"""Fuzzers of the protocol layer; see README.md."""
