@@ -518,6 +518,12 @@ def test_end_inside_a_reply_is_an_error_but_tells_the_reason(
     assert str(parser.error) == "the stream ended inside a reply"
 
 
+def test_exit_in_a_reply_that_is_over_tells_nothing_about_the_end() -> None:
+    parser = Parser(max_reply=8)
+    parser.receive_data(guarded(1, b"x" * 9, b"%exit") + b"%begin 1 2 1\ntext\n")
+    assert parser.receive_eof() == []
+
+
 def test_half_a_line_behind_exit_proves_that_it_was_text() -> None:
     parser = Parser()
     parser.receive_data(b"%begin 1 1 1\n%exit\nha")
@@ -637,6 +643,10 @@ def test_hook_that_repeats_the_marker_closes_no_fence() -> None:
     data = _fenced(echoes[0], guarded(7, b"a"), echoes[1])
     expected = [_OPEN, told[0], replied(7, b"a"), told[1], _CLOSE]
     assert_events(data, expected, fences=[MARKER])
+    # A reply behind the echo still ends at the last line that could close it.
+    body = [b"text", b"%end 1700000000 9 1", b"more"]
+    data = _fenced(*echoes, guarded(9, *body))
+    assert_events(data, [_OPEN, *told, replied(9, *body), _CLOSE], fences=[MARKER])
 
 
 @pytest.mark.parametrize(
@@ -662,6 +672,15 @@ def test_fenced_reply_over_the_limit_is_cut_and_the_stream_stays_in_step() -> No
     cut = Reply(1700000000, 5, 1, (b"x" * 9,) * 5, True, omitted=50)
     expected = [_OPEN, cut, _CLOSE, replied(901, b"next")]
     assert_events(data, expected, fences=[MARKER], max_reply=50)
+
+
+def test_many_forged_ends_in_a_fenced_reply_over_the_limit_keep_it_in_step() -> None:
+    data = _fenced(guarded(5, *[_FORGED[0], b"x" * 79] * 40)) + guarded(901, b"next")
+    found, parser = parse(data, fences=[MARKER], max_reply=100)
+    assert parser.error is None
+    assert found[1] == Reply(1700000000, 5, 1, (_FORGED[0], b"x" * 79), True, omitted=3900)
+    assert found[2:] == [_CLOSE, replied(901, b"next")]
+    assert_events(data, found, fences=[MARKER], max_reply=100)
 
 
 def test_long_line_in_a_fenced_reply_is_cut() -> None:

@@ -287,7 +287,7 @@ class Parser:
             return
         if self._has_cr:
             line = _without_cr(line)
-        if (line == self._end or line == self._error_end) and not omitted:
+        if line == self._end or line == self._error_end:
             if self._fence:
                 self._take_possible_end(line, events)
             else:
@@ -340,7 +340,7 @@ class Parser:
 
     def _take_possible_end(self, line: bytes, events: list[Event]) -> None:
         """Between fences: if this is the end, what seemed to be the end before was text."""
-        if self._body == [self._fence] and _is_own(self._guard) and not self._after_end:
+        if self._body == [self._fence] and _is_own(self._guard):
             # The command had no reply at all, this is already the second fence.
             self._close_fence([line], events)
             return
