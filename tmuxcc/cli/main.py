@@ -62,14 +62,14 @@ def _version() -> str:
 @target_options
 @click.pass_context
 def command(ctx: click.Context, target: Target) -> None:
-    r"""Run programs in tmux and follow them, watch a tmux server, look what is wrong.
+    """Run programs in tmux and follow them, watch a tmux server, look what is wrong.
 
     \b
     Examples:
       tmuxcc run -n web "python3 -m http.server" -n log "ping -c3 localhost"
       tmuxcc watch work
       tmuxcc doctor
-    """
+    """  # noqa: D301 - the \b is for click
     take_target(ctx, target)
     for stream in (sys.stdout, sys.stderr):
         # Names and paths may hold bytes that are no text.

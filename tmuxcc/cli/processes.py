@@ -1,14 +1,19 @@
-"""What Linux tells of processes in /proc. On other systems nothing is found."""
+"""What Linux tells of processes and sockets in /proc. On other systems little is found."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
+
+# Num RefCount Protocol Flags Type St Inode Path; the flag is "accepts connections".
+_LISTENING = re.compile(rb"^\S+: \S+ \S+ 00010000 \S+ \S+ +\S+ (.+)$", re.MULTILINE)
 
 
 @frozen
@@ -65,3 +70,24 @@ def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def command_line(pid: int) -> list[str]:
+    """The argument list of a process; empty if it is not known."""
+    try:
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return data.decode("utf-8", "backslashreplace").rstrip("\0").split("\0")
+
+
+def is_listening(path: Path) -> bool:
+    """Whether somebody listens on a socket. On Linux he does not notice that he was looked for."""
+    try:
+        table = Path("/proc/net/unix").read_bytes()
+    except OSError:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(path))
+            return True
+        return False
+    return os.fsencode(path) in _LISTENING.findall(table)

@@ -127,7 +127,7 @@ def run(
     tmux: str | None,
     words: Sequence[str],
 ) -> None:
-    r"""Run each CMD in a window of a private tmux and show its lines as they are written.
+    """Run each CMD in a window of a private tmux and show its lines as they are written.
 
     A CMD is one argument: a program and its arguments, split into words at blanks, with quotes
     and backslashes as in a shell. No shell runs it. Pipes, redirections, && and $VARIABLES are
@@ -142,14 +142,13 @@ def run(
     While it runs, `tmux -S … attach` (printed at the start) shows the programs' screens and lets
     you type to them.
 
-    \b
     Ctrl-C, SIGTERM and SIGHUP stop the programs gently, after --grace or a second time they kill
     them. At the end nothing they have started is left running, in the background or not.
 
-    \b
+    --json writes objects whose "event" is started, line, lost, exited, or at the end summary.
+
     Exit status: that of the worst program, 128+n for signal n, 130 after Ctrl-C.
-    --json writes objects with "event": started, line, lost, exited, and summary at the end.
-    """
+    """  # noqa: D301 - the \b is for click
     target = take_target(ctx, Target(tmux=tmux))
     if target.socket_name or target.socket_path or target.config_file:
         raise click.UsageError("run has a server of its own: -L, -S and -f are for other verbs")

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +24,7 @@ from ..client.client import Client, open_client
 from ..client.output import ExitStatus, LostOutput
 from ..client.start import created_options
 from ..errors import ConnectionClosed, TmuxError
+from .folder import CONFIGURATION, SOCKET, private_folder
 from .processes import process_state, processes_with, send_signal
 from .text import Writer
 
@@ -38,15 +37,10 @@ LAST_WORDS = 2.0
 STRAYS = 1.0
 """Seconds between SIGTERM and SIGKILL for what the programs left in the background."""
 
-SOCKET = "socket"
-CONFIGURATION_FILE = "tmux.conf"
-FOLDER_PREFIX = "tmuxcc-run-"
-_LONGEST_PARENT = 75  # the shortest limit for the path of a socket is 103
-
 # Read by the server before its first pane. Programs that have ended stay to be looked at, and the
 # session does not end with a first program that is quicker than the second is started.
 # The server ends when we do: even SIGKILL ends our tmux client, the only one that is attached.
-CONFIGURATION = """\
+SETTINGS = """\
 set -s exit-empty on
 set -s exit-unattached on
 set -s set-clipboard off
@@ -135,15 +129,18 @@ class Runner:
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises `OpenError` if there is no tmux to run it in."""
-        with trio.open_signal_receiver(*_heeded_signals(self._plan.follow_size)) as received:
-            folder = _make_folder()
+        numbers = _heeded_signals(self._plan.follow_size)
+        with (
+            trio.open_signal_receiver(*numbers) as received,
+            private_folder(SETTINGS) as folder,
+        ):
             try:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._heed_signals, received)
                     self._nursery.start_soon(self._heed_reader)
                     self._nursery.start_soon(self._writer.run)
                     with self._body:
-                        await self._serve(folder / SOCKET, folder / CONFIGURATION_FILE)
+                        await self._serve(folder / SOCKET, folder / CONFIGURATION)
                     status = self._status()
                     await self._tell_end(status)
                     self._nursery.cancel_scope.cancel()
@@ -151,7 +148,6 @@ class Runner:
                 with trio.CancelScope(shield=True):
                     pid = 0 if self._client is None else self._client.server_pid
                     await _end_server(self._plan.tmux, folder / SOCKET, pid)
-                shutil.rmtree(folder, ignore_errors=True)
         if self._failure is not None and self._patience is None:
             raise self._failure
         return status
@@ -333,16 +329,6 @@ def _heeded_signals(follow_size: bool) -> list[signal.Signals]:
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
     return [*numbers, signal.SIGWINCH] if follow_size else numbers
-
-
-def _make_folder() -> Path:
-    """A folder of our own (mode 0700), its path short enough, with the configuration in it."""
-    parent = tempfile.gettempdir()
-    if len(os.fsencode(parent)) > _LONGEST_PARENT:
-        parent = "/tmp"  # noqa: S108 - the folder in it is made safely
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
-    (folder / CONFIGURATION_FILE).write_text(CONFIGURATION)
-    return folder
 
 
 async def _end_server(tmux: str, socket: Path, server_pid: int) -> None:

@@ -54,11 +54,11 @@ def watch(
     raw: bool,
     target: Target,
 ) -> None:
-    r"""Print every event of a running tmux as one JSON object per line.
+    """Print every event of a running tmux as one JSON object per line.
 
     SESSION is a name or an id such as '$1'; the default is the session used last. Nothing is
     started, made or changed. Each object has "time" (seconds since the epoch), "event" (the
-    class) and the fields of that class. What may be any bytes is text in which \xNN stands for a
+    class) and the fields of that class. What may be any bytes is text in which \\xNN stands for a
     byte that is no UTF-8. Replies are shown only if --types names Reply; the time in them is
     "reply_time".
 
@@ -69,7 +69,7 @@ def watch(
       tmuxcc watch -L other --output | jq -r 'select(.pane_id == "%1") | .data'
 
     Exit status: 0 when it is interrupted, 1 when the session or its server goes away.
-    """
+    """  # noqa: D301 - the \b is for click
     server = take_target(ctx, target)
     if types is None:
         types = tuple(set(EVENT_CLASSES) - {Reply, Output, ExtendedOutput})
