@@ -67,8 +67,15 @@ class Connection:
     async def run(self) -> None:
         """Read until the end, then wake everybody who waits. Ends by itself; cancel to stop.
 
-        Raises what a function that is called with events raises.
+        Raises what a function that is called with events raises. The process is gone afterwards.
         """
+        try:
+            await self._run()
+        finally:
+            # Does something only where this was cancelled.
+            await self.aclose()
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.process.read_stderr)
             nursery.start_soon(self._write)

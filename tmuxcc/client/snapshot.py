@@ -52,8 +52,10 @@ def draw(screen: Sequence[bytes], pending: Sequence[bytes], state: str) -> bytes
             parts.append(b"\x1b[%dH%s\x1b[m" % (row, line))
     if (upper, lower) != (0, height - 1) and lower:
         parts.append(b"\x1b[%d;%dr" % (upper + 1, lower + 1))
-    for (_, mode), value in zip(_MODES, fields[len(_STATE) :], strict=True):
-        parts.append(b"\x1b[%s%s" % (mode, b"h" if value else b"l"))
+    modes = [(mode, value) for (_, mode), value in zip(_MODES, fields[len(_STATE) :], strict=True)]
+    # What is off comes first: to switch one mouse mode off is to switch all of them off.
+    parts.extend(b"\x1b[%sl" % mode for mode, value in modes if not value)
+    parts.extend(b"\x1b[%sh" % mode for mode, value in modes if value)
     parts.append(b"\x1b=" if keypad else b"\x1b>")
     parts.append(b"\x1b[?6%s" % (b"h" if origin else b"l"))
     # With origin mode rows are counted from the top of the scroll region.
