@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import IO, Literal, TypeAlias
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import trio
 from attrs import define, frozen
 
-from ..errors import TmuxError
+from ..errors import ConnectionClosed, TmuxError
 from .text import LineSplitter
 
 HISTORY = 1 << 20
@@ -112,7 +112,8 @@ class PaneOutput:
         self._items: deque[Item] = deque()
         self._first = 0  # number of the first item kept; items are counted from 0
         self._size = 0
-        self._unknown_gap = -1  # number of the last item dropped that was a gap of unknown size
+        # Number and offset of the last item dropped that was a gap of unknown size.
+        self._unknown_gap = self._unknown_offset = -1
         self._held: list[bytes] | None = None
         self._spooling: WeakSet[OutputStream] = WeakSet()
         self._waiting = trio.lowlevel.ParkingLot()
@@ -131,7 +132,8 @@ class PaneOutput:
         if self._nonces:
             data = self._without_mark(data)
         if self._held is not None:
-            self._held.append(data)
+            if data:
+                self._held.append(data)
         elif data:
             self._add(data)
             if self._size > self._trim_at:
@@ -144,7 +146,10 @@ class PaneOutput:
         if self.ended:
             return
         self.gaps += 1
+        # What comes behind the gap does not continue it.
+        self._flush_partial_mark()
         self._append(Gap(self.end, None, cause))
+        self._trim()
         self._waiting.unpark_all()
 
     def hold(self) -> None:
@@ -168,15 +173,19 @@ class PaneOutput:
     def finish(self, status: ExitStatus) -> None:
         """The pane's program has ended; only the first call counts."""
         if not self.ended:
-            self._flush_partial_mark()
+            self._flush()
             self.exit_status = status
         self._waiting.unpark_all()
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended, the program perhaps not."""
         if not self.ended:
-            self._flush_partial_mark()
+            self._flush()
             self.failure = error
+        self._waiting.unpark_all()
+
+    def wake(self) -> None:
+        """Have every waiting reader look again."""
         self._waiting.unpark_all()
 
     def reads_pastes(self) -> bool:
@@ -188,11 +197,16 @@ class PaneOutput:
         """Wait until there is something new to look at."""
         await self._waiting.park()
 
-    def _flush_partial_mark(self) -> None:
+    def _flush(self) -> None:
+        self._flush_partial_mark()
         if self._held is not None:
             self.release(None)
-        if self._partial_mark:
-            data, self._partial_mark = self._partial_mark, b""
+
+    def _flush_partial_mark(self) -> None:
+        data, self._partial_mark = self._partial_mark, b""
+        if data and self._held is not None:
+            self._held.append(data)
+        elif data:
             self._add(data)
 
     def _without_mark(self, data: bytes) -> bytes:
@@ -244,7 +258,7 @@ class PaneOutput:
             elif isinstance(item, Snapshot):
                 size -= len(item.data)
             elif item.size is None:
-                self._unknown_gap = self._first - 1
+                self._unknown_gap, self._unknown_offset = self._first - 1, item.offset
         self._size = size
 
     # What a stream needs. Items are addressed by their number, which never changes.
@@ -265,13 +279,16 @@ class PaneOutput:
 
     def lost_since(self, number: int, offset: int) -> int | None:
         """How many bytes from `offset` on are no longer kept; None if not known."""
-        return None if number <= self._unknown_gap else self.start - offset
+        if number <= self._unknown_gap and offset <= self._unknown_offset:
+            return None
+        return max(0, self.start - offset)
 
     def find(self, offset: int) -> int:
-        """The number of the item in which the byte at `offset` stands, or will stand."""
+        """The number of the item in which the byte at `offset` stands, or of a gap before it."""
         number = self._first
         for item in self._items:
-            if isinstance(item, Chunk) and item.offset + len(item.data) > offset:
+            end = item.offset + len(item.data) if isinstance(item, Chunk) else item.offset + 1
+            if end > offset:
                 break
             number += 1
         return number
@@ -306,15 +323,17 @@ class OutputStream:
         self._file: IO[bytes] | None = None
         self._spooled: deque[_Spooled] = deque()
         self._spool_failed = False
+        self._missed: Gap | None = None
         self.dropped = 0
-        self._gap_cause = "overflow"
         if since is None:
             self._number, self.offset = log.next_number, log.end
-        elif since < log.start:
-            # Number 0 is gone, so the first thing to come out is the gap.
-            self._number, self.offset, self._gap_cause = 0, max(since, 0), "history"
         else:
+            since = max(since, 0)
             self._number, self.offset = log.find(since), since
+            lost = log.lost_since(0, since)
+            if lost != 0:
+                self._missed = Gap(since, lost, "history")
+                self.offset = max(since, log.start)
         if take_snapshot is not None:
             log.seeded.add(self)
         if overflow == "spool":
@@ -324,7 +343,7 @@ class OutputStream:
         if self._check is not None:
             check, self._check = self._check, None
             await check()
-        if self._needs_snapshot:
+        if self._needs_snapshot and not self._log.ended:
             await self._snapshot()
         return self
 
@@ -345,6 +364,7 @@ class OutputStream:
             self._file.close()
             self._file = None
         self._spooled.clear()
+        self._log.wake()
 
     def __aiter__(self) -> OutputStream:
         return self
@@ -362,9 +382,13 @@ class OutputStream:
         self._reading = True
         try:
             while not self._closed:
-                if self._needs_snapshot and self.peek_gap() is None:
+                if self._needs_snapshot and self.peek_gap() is None and not self._log.ended:
                     await self._snapshot()
-                await trio.lowlevel.checkpoint_if_cancelled()
+                if self._spooled:
+                    # It may be any amount, and the reader has to get its turn.
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.checkpoint_if_cancelled()
                 item = self.receive_nowait()
                 if item is not None:
                     return item
@@ -379,24 +403,28 @@ class OutputStream:
             self._reading = False
         if self._closed or self._log.failure is None:
             return None
-        raise self._log.failure
+        raise self._log.failure.with_traceback(None)
 
     def receive_nowait(self) -> Item | None:
         """The next item if it is there, None if it is not (yet)."""
         log = self._log
         while True:
+            gap = self.peek_gap()
+            if gap is not None:
+                if self._missed is not None:
+                    self._missed = None
+                else:
+                    self._number, self.offset = log.first_number, log.start
+                self._needs_snapshot = self._take_snapshot is not None
+                self.dropped += gap.size or 0
+                return gap
             if self._spooled:
                 number, item = self._read_spooled()
             elif self._number < log.first_number:
-                gap = self.peek_gap()
+                # Only snapshots were dropped.
                 self._number = log.first_number
-                self.offset = log.start
-                self._gap_cause = "overflow"
                 self._needs_snapshot = self._take_snapshot is not None
-                if gap is None:
-                    continue
-                self.dropped += gap.size or 0
-                return gap
+                continue
             elif self._number < log.next_number:
                 number, item = self._number, log.item(self._number)
             else:
@@ -417,20 +445,24 @@ class OutputStream:
     def peek_gap(self) -> Gap | None:
         """The gap that comes next because this reader was too slow, if there is one."""
         log = self._log
+        if self._missed is not None:
+            return self._missed
         if self._spooled or self._number >= log.first_number:
             return None
         size = log.lost_since(self._number, self.offset)
         if size == 0:
             return None
-        return Gap(self.offset, size, "spool" if self._spool_failed else self._gap_cause)
+        return Gap(self.offset, size, "spool" if self._spool_failed else "overflow")
 
     async def _snapshot(self) -> None:
         assert self._take_snapshot is not None
         number = await self._take_snapshot()
         self._needs_snapshot = False
-        if number >= self._log.first_number:
+        if self._log.first_number <= number < self._log.next_number:
+            self._missed = None
             self._number = number
             self.offset = self._log.item(number).offset
+            self._spooled.clear()
 
     def _spool(self, number: int, item: Item) -> None:
         """The log gives up `item`; keep it if it has not been read."""
@@ -441,9 +473,13 @@ class OutputStream:
             return
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="tmuxcc-")  # noqa: SIM115 - kept open
+                # Without a buffer, so that a full disk is met here and not when it is read back.
+                self._file = tempfile.TemporaryFile(prefix="tmuxcc-", buffering=0)  # noqa: SIM115
+                finalize(self, self._file.close)
             position = self._file.seek(0, os.SEEK_END)
-            self._file.write(item.data)
+            written = 0
+            while written < len(item.data):
+                written += self._file.write(item.data[written:])
         except OSError:
             # The disk is full: from here on the loss is shown as a gap.
             self._spool_failed = True
@@ -537,7 +573,14 @@ class LineStream:
         while not self._ready:
             if self._ended:
                 raise StopAsyncIteration
-            item = await self._stream.receive()
+            try:
+                item = await self._stream.receive()
+            except ConnectionClosed:
+                # The last line may have no end.
+                self._ready.extend(self._splitter.finish())
+                if not self._ready:
+                    raise
+                break
             if item is None:
                 self._ended = True
                 self._ready.extend(self._splitter.finish())
