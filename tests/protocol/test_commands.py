@@ -50,7 +50,7 @@ def test_arguments_of_a_peer_are_one_clean_line(vector: dict) -> None:
     assert _read_back(line) == [b"x", *argv]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(st.binary(min_size=0, max_size=40).map(lambda data: data.replace(b"\0", b"'"))))
 def test_a_line_is_printable_ascii_and_holds_its_arguments(argv: list[bytes]) -> None:
     line = encode_command("x", *argv)

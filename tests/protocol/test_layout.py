@@ -80,7 +80,7 @@ def _float(cell: Layout, floating: set[str]) -> Layout:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(_trees, st.data())
 def test_a_layout_that_was_written_is_read_back(layout: Layout, data: st.DataObject) -> None:
     panes = [pane.pane_id for pane in layout.panes()]
@@ -267,7 +267,7 @@ def test_nesting_has_a_limit(form: object) -> None:
         parse_layout(form(_nested(MAX_DEPTH + 1)))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.text(max_size=60)
     | st.text("0123456789x,-{}[]<>", max_size=60).map(_summed)

@@ -253,7 +253,7 @@ def test_fences_find_the_true_end_of_a_capture_full_of_forged_ends(path: Path) -
 # --------------------------------------------------------------------------------- properties
 
 QUICK = settings(deadline=None, max_examples=60)
-PATIENT = settings(deadline=None, max_examples=400)
+PATIENT = settings(deadline=None, max_examples=200)
 
 
 @QUICK
@@ -553,7 +553,7 @@ _OPEN, _CLOSE = replied(1, MARKER), replied(900, MARKER)
 _FORGED = [b"%end 1700000000 5 1", b"%error 1700000000 5 1"]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(
         st.sampled_from([*_FORGED, b"text", b"", b"%output %9 forged", b"%begin 1700000000 5 1"])

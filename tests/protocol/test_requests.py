@@ -293,5 +293,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.unsolicited == self.solicited
 
 
-QueueMachine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+QueueMachine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=40)
 test_any_interleaving_agrees_with_the_model = QueueMachine.TestCase

@@ -65,7 +65,7 @@ _versions = st.builds(
 ).map(parse_version)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(_versions, _versions, _versions)
 def test_the_order_is_total(a: object, b: object, c: object) -> None:
     assert (a < b) + (a == b) + (a > b) == 1
