@@ -463,7 +463,14 @@ def test_endless_line_takes_no_more_memory_than_the_limit() -> None:
     assert parser.receive_data(b"\n") == [Unknown((b"xyz" * 43)[:128], omitted=3000 - 128)]
 
 
-@pytest.mark.parametrize("limits", [{"max_line": 127}, {"max_reply": -1}])
+def test_a_limit_shorter_than_a_guard_cuts_all_lines_but_guards() -> None:
+    data = b"%begin 1700000000 1 1\n" + b"x" * 20 + b"\n%end 1700000000 1 1\n" + b"y" * 20 + b"\n"
+    cut = Reply(1700000000, 1, 1, (b"x" * 17,), True, omitted=3)
+
+    assert_events(data, [cut, Unknown(b"y" * 17, omitted=3)], max_line=17)
+
+
+@pytest.mark.parametrize("limits", [{"max_line": 0}, {"max_reply": -1}])
 def test_limit_under_which_nothing_works_is_refused(limits: dict) -> None:
     with pytest.raises(ValueError, match="max_line"):
         Parser(**limits)

@@ -61,8 +61,8 @@ MAX_REPLY = 64 * 2**20
 OWN_COMMAND = 1
 """Bit of `Reply.flags`: the command was read from this connection (cmd-queue.c)."""
 
-SHORTEST_LIMIT = 128
-"""The smallest limit of a line: a guard, at most 71 bytes, must always fit."""
+LONGEST_GUARD = 128
+"""No guard is cut, whatever the limit: that would put the stream out of step. tmux writes 50."""
 
 MAX_KNOWN_PANES = 4096
 """Pane ids kept ready as `str`: one lookup instead of a check and a decode for each line."""
@@ -78,6 +78,7 @@ _SUBSCRIPTION = re.compile(
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 _FOREIGN_ESCAPE = re.compile(rb"\\(?![01][0-7]{2})").search
 _SHORT = 128
+_GUARD_NAMES = (b"%begin ", b"%end ", b"%error ")
 _OUTPUT_NAMES = (b"%output ", b"%extended-output ")
 
 
@@ -118,10 +119,8 @@ class Parser:
     """What ended the stream, or None. Everything before it has been returned."""
 
     def __init__(self, *, max_line: int = MAX_LINE, max_reply: int = MAX_REPLY) -> None:
-        if max_line < SHORTEST_LIMIT or max_reply < 0:
-            raise ValueError(
-                f"max_line must be at least {SHORTEST_LIMIT}, max_reply must not be negative"
-            )
+        if max_line < 1 or max_reply < 0:
+            raise ValueError("max_line must be at least 1, max_reply must not be negative")
         self.error = None
         self._max_line = max_line
         self._max_reply = max_reply
@@ -184,8 +183,7 @@ class Parser:
         if len(data) > self._max_line:
             for line in lines:
                 if self.error is None:
-                    cut = line[: self._max_line]
-                    self._take_line(cut, len(line) - len(cut), events)
+                    self._take_line(line, 0, events)
         elif self.error is None:
             self._take_lines(lines, b"\r" in data, events)
         if tail:
@@ -213,7 +211,7 @@ class Parser:
         return events
 
     def _keep(self, piece: bytes) -> None:
-        room = self._max_line - self._pieces_size
+        room = max(self._max_line, LONGEST_GUARD) - self._pieces_size
         if len(piece) > room:
             self._line_omitted += len(piece) - room
             piece = piece[:room]
@@ -282,6 +280,11 @@ class Parser:
 
     def _take_line(self, line: bytes, omitted: int, events: list[Event]) -> None:
         """One line in any state; the last `omitted` bytes of it are gone."""
+        if len(line) > self._max_line and (
+            omitted or len(line) > LONGEST_GUARD or not line.startswith(_GUARD_NAMES)
+        ):
+            omitted += len(line) - self._max_line
+            line = line[: self._max_line]
         if self._guard is None:
             self._take_outside(line, omitted, events)
             return
@@ -354,7 +357,7 @@ class Parser:
         lines = self._after_end
         lines.append(line)
         self._after_end_size += len(line) + 1
-        if omitted or self._after_end_size > self._max_reply + len(self._fence) + SHORTEST_LIMIT:
+        if omitted or self._after_end_size > self._max_reply + len(self._fence) + LONGEST_GUARD:
             # What will show which of the two it is can't be waited for.
             self.error = ProtocolError(f"more than {self._max_reply} bytes behind a fenced reply")
         elif (
