@@ -157,6 +157,8 @@ class Pane:
             offset = log.end
             await self._command("send-keys", "-t", self.pane_id, "Enter")
         reacted = await self._wait_output(offset)
+        if log.failure is not None:
+            raise log.failure
         if log.ended:
             return SendOutcome.ACCEPTED if reacted else SendOutcome.DEAD
         if submit and log.reads_pastes():
@@ -294,7 +296,10 @@ class Pane:
 
     async def _leave_mode(self) -> bool:
         """Make sure that what is typed reaches the program; false if there is none any more."""
-        if self._panes.log(self.pane_id).ended:
+        log = self._panes.log(self.pane_id)
+        if log.failure is not None:
+            raise log.failure
+        if log.ended:
             return False
         state = await self._command(
             "display-message", "-p", "-t", self.pane_id, "#{pane_id} #{pane_dead} #{pane_in_mode}"
