@@ -7,7 +7,14 @@ from importlib import metadata
 
 import click
 
-from ..errors import NoServer, SessionNotFound, TmuxError, TmuxNotFound, UnsupportedVersion
+from ..errors import (
+    ConnectionClosed,
+    NoServer,
+    SessionNotFound,
+    TmuxError,
+    TmuxNotFound,
+    UnsupportedVersion,
+)
 from .doctor import doctor
 from .options import Target, take_target, target_options
 from .run import run
@@ -45,6 +52,8 @@ def _told(error: TmuxError) -> str:
     elif isinstance(error, SessionNotFound):
         which = "no session" if error.session is None else f"no session {error.session!r}"
         text = f"the tmux server has {which}: `tmux list-sessions` shows those it has"
+    elif isinstance(error, ConnectionClosed):
+        text = f"the session or its server has gone: {error}"
     else:
         text = str(error)
     return " ".join(text.split())
