@@ -147,7 +147,7 @@ def test_clients_of_ours_whose_program_is_gone_are_found(folder, own, tmux, serv
     # As by a program that was killed where the kernel can't tell its client; its input stays open.
     reading, writing = os.pipe()
     client = f"{tmux} -S {socket_path} -C attach-session -f pause-after=1,ignore-size"
-    script = f"{client} <&0 >/dev/null 2>&1 &"
+    script = f"exec 3<&0; {client} <&3 >/dev/null 2>&1 &"
     subprocess.run(["sh", "-c", script], stdin=reading, start_new_session=True, check=True)
     try:
         rows = eventually(
