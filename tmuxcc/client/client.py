@@ -96,6 +96,10 @@ class _Sent:
     request: Request
     connection: Connection
 
+    @property
+    def is_pending(self) -> bool:
+        return not self.request.done and self.connection.closed is None
+
 
 class Created(str):
     """The id of what was made, and beside it the ids of all that came with it."""
@@ -410,10 +414,13 @@ class Client:
         return line.destroys or self._connection_for(line).is_full
 
     async def _wait_turn(self, line: Line) -> None:
-        await self._connection_for(line).wait_room()
-        if line.destroys:
-            for change in self._window_changes:
-                await change.connection.wait_done(change.request)
+        while True:
+            await self._connection_for(line).wait_room()
+            pending = next((c for c in self._window_changes if c.is_pending), None)
+            if not line.destroys or pending is None:
+                return
+            # Then look again: somebody else who waited may have gone first.
+            await pending.connection.wait_done(pending.request)
 
     def _send(self, line: Line, *, flush: bool = True) -> _Sent:
         connection = self._connection_for(line)

@@ -8,10 +8,12 @@ a line behind. What the events and replies are for must not live here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from secrets import token_hex
 
 import trio
+from attrs import evolve
 
 from ..errors import ConnectionClosed, ProtocolError
 from ..protocol import Parser, Request, RequestQueue, encode_command
@@ -27,6 +29,8 @@ from ..protocol.events import (
     Unknown,
 )
 from .transport import Process
+
+_PANE_ID = re.compile(r"%[0-9]+")
 
 READ_SIZE = 1 << 16
 """What a pipe holds on Linux, so that one read empties it."""
@@ -247,13 +251,12 @@ class Connection:
             self.first_reply = reply
             self._started.set()
         oldest = self.queue.oldest
-        if oldest is not None and reply.flags & 1 and oldest.argv[:1] == ("refresh-client",):
-            # Up to 3.7c these two stand inside the reply to the command that causes them.
-            for line in reply.lines:
-                if line.startswith((b"%pause %", b"%continue %")):
-                    name, _, pane_id = line.decode("ascii", "replace").partition(" ")
-                    self._deliver(Pause(pane_id) if name == "%pause" else Continue(pane_id))
-        request = self.queue.receive_reply(reply)
+        notices: list[Pause | Continue] = []
+        if oldest is not None and reply.flags & 1 and reply.lines:
+            notices = _notices(oldest.argv, reply.lines)
+        for notice in notices:
+            self._deliver(notice)
+        request = self.queue.receive_reply(evolve(reply, lines=()) if notices else reply)
         self._deliver(reply)
         if request is not None:
             task = self._waiting.pop(request, None)
@@ -329,3 +332,18 @@ class Connection:
         self._ended.set()
         self.process.close_stdin()
         self.process.close_output()
+
+
+def _notices(argv: Sequence[Argument], lines: Sequence[bytes]) -> list[Pause | Continue]:
+    """The notifications that tmux up to 3.7c writes into the reply of the command they are about.
+
+    None where the reply holds anything else: then it is text, which can look like them.
+    """
+    if not {"refresh-client", "respawn-pane"}.intersection(argv[:1]):
+        return []
+    words = [word for word in argv if isinstance(word, str)]
+    pane_ids = [match[0] for word in words if (match := _PANE_ID.match(word)) is not None]
+    known = {b"%%pause %s" % pane_id.encode(): Pause(pane_id) for pane_id in pane_ids} | {
+        b"%%continue %s" % pane_id.encode(): Continue(pane_id) for pane_id in pane_ids
+    }
+    return [known[line] for line in lines] if all(line in known for line in lines) else []
