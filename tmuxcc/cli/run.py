@@ -20,6 +20,8 @@ import click
 import trio
 from rich.cells import cell_len
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
@@ -280,6 +282,9 @@ class _Report(Reporter):
     def message(self, text: str) -> None:
         """Tell the person something."""
         try:
+            if self.console.is_terminal:
+                # Over the ^C that the terminal itself has just shown.
+                self.console.control(Control(ControlType.CARRIAGE_RETURN))
             self.console.print(Text(text, style="dim"))
         except OSError:
             # Nobody listens any more; the run goes on or ends as it would.
