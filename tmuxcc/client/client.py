@@ -61,12 +61,13 @@ from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
     PAUSE_AFTER,
     attach_command,
+    create_command,
     created_options,
     find_server,
     program_version,
-    start_connection,
+    wait_attached,
 )
-from .transport import Transport
+from .transport import Transport, open_process
 
 E = TypeVar("E")
 E2 = TypeVar("E2")
@@ -131,17 +132,19 @@ class Client:
     mean nothing in the next.
     """
 
-    def __init__(self, *, history: int, nursery: trio.Nursery) -> None:
+    def __init__(self, connection: Connection, *, history: int, nursery: trio.Nursery) -> None:
         self.generation = 1
         self.version: TmuxVersion = OLDEST_SUPPORTED
         self.session_id = ""
         self.server_pid = 0
         self.client_pid = 0
         self._nursery = nursery
-        self._stream: Connection
+        self._stream = connection
         self._side: Connection | None = None
+        self._side_ready = False
         self._failure: Exception | None = None
         self._others_changed = trio.Event()
+        self._gone: set[str] = set()
         self._event_streams: set[EventStream[object]] = set()
         self._shadowed: frozenset[str] = frozenset()
         self._hidden: set[bytes] = set()
@@ -155,7 +158,7 @@ class Client:
             start_soon=self._start_soon,
         )
         self._listeners = Listeners(
-            {
+            own={
                 Output: self._panes.receive_output,
                 ExtendedOutput: self._panes.receive_output,
                 Pause: self._panes.receive_pause,
@@ -170,6 +173,7 @@ class Client:
                 WindowPaneChanged: self._panes.receive_hint,
             }
         )
+        connection.deliver = self._listeners.deliver
 
     # Commands
 
@@ -181,6 +185,7 @@ class Client:
         server, `ReplyTooLarge`, and `ConnectionClosed`. Cancelled after it was sent, the command
         still runs and its reply is dropped.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         line = self._prepare(argv)
         if self._must_wait(line):
             await self._wait_turn(line)
@@ -198,6 +203,7 @@ class Client:
         one; the others are not affected. Raises as `command` does for all that concerns the
         connection; `InvalidCommand` is raised before any is sent.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         lines = [self._prepare(argv) for argv in commands]
         sent: list[_Sent] = []
         try:
@@ -388,7 +394,7 @@ class Client:
             output_bytes=sum(log.end for log in logs),
             gaps=sum(log.gaps for log in logs),
             pauses=self._panes.pauses,
-            command_connection=self._side is not None,
+            command_connection=self._side_ready,
         )
 
     # How a command is sent
@@ -403,7 +409,12 @@ class Client:
         return name[:-1] + line[len(name) :] if name in self._hidden else line
 
     def _connection_for(self, line: Line) -> Connection:
-        if self._side is None or self._side.closed is not None or self._stream.closed is not None:
+        if (
+            self._side is None
+            or not self._side_ready
+            or self._side.closed is not None
+            or self._stream.closed is not None
+        ):
             return self._stream
         name = command_name(line.argv)
         if name in _STREAM_COMMANDS or (name == "display-message" and b"client_" in line.data):
@@ -491,7 +502,11 @@ class Client:
     def _session_changed(self, event: SessionChanged) -> None:
         self.session_id = event.session_id
 
-    def _note_other_clients(self, _: Event) -> None:
+    def _note_other_clients(self, event: ClientSessionChanged | ClientDetached) -> None:
+        if isinstance(event, ClientDetached):
+            self._gone.add(event.client)
+        else:
+            self._gone.discard(event.client)
         self._others_changed.set()
 
     def _event_stream(
@@ -514,10 +529,10 @@ class Client:
 
     # Start and end
 
-    async def _run(self, connection: Connection, body: trio.CancelScope) -> None:
+    async def _run(self, body: trio.CancelScope) -> None:
         """Read until the end of the connection; what a tap raises ends the body."""
         try:
-            await connection.run()
+            await self._stream.run()
         except Exception as error:
             self._failure = error
             body.cancel()
@@ -562,7 +577,11 @@ class Client:
         self._shadowed = frozenset(name[1] for name in names if name is not None)
         self._hidden = {name.encode() for name in self._shadowed.intersection(commands_there)}
 
-    async def _keep_commands_quick(self, start: Callable[[], Awaitable[Connection]]) -> None:
+    async def _note_end(self, side: Connection) -> None:
+        await side.wait_ended()
+        self._others_changed.set()
+
+    async def _keep_commands_quick(self, open_side: Callable[[], Awaitable[Connection]]) -> None:
         """While others are attached, have a second connection for commands. Until cancelled.
 
         Alone, tmux slows a flooding program down to our pace, and replies come in between. With
@@ -570,29 +589,36 @@ class Client:
         """
         own = {self.client_pid}
         while True:
-            lines = await self.command("list-clients", "-F", "#{client_pid}")
-            others = {int(line) for line in lines if line.isdigit()} - own
+            try:
+                lines = await self.command("list-clients", "-F", "#{client_pid} #{client_name}")
+            except ConnectionClosed:
+                if self._stream.closed is not None:
+                    return
+                # It was the second connection that has just been ended.
+                self._side, self._side_ready = None, False
+                continue
+            clients = {name: int(pid) for pid, _, name in (line.partition(" ") for line in lines)}
+            # tmux 3.8 tells of a client that goes before it takes it from the list.
+            self._gone.intersection_update(clients)
+            others = {pid for name, pid in clients.items() if name not in self._gone} - own
             if others and self._side is None:
                 # Where that fails, commands are slow and nothing worse.
                 with suppress(ConnectionClosed, OpenError):
-                    side = await start()
+                    side = await open_side()
                     request = side.send(("display-message", "-p", "#{client_pid}"))
                     await side.wait_reply(request)
                     own.add(int(request.replies[0].lines[0]))
-                    self._side = side
+                    self._side_ready = True
+                    self._start_soon(self._note_end, side)
             elif not others and self._side is not None:
-                side, self._side = self._side, None
-                await side.wait_idle()
+                self._side_ready = False
                 own = {self.client_pid}
-                await side.end()
+                await self._side.wait_idle()
+                await self._side.end()
             await self._others_changed.wait()
             self._others_changed = trio.Event()
             if self._side is not None and self._side.closed is not None:
-                self._side = None
-
-
-def _ignore(_: Event) -> None:
-    """What a connection for commands is told beside its replies, the other one is told too."""
+                self._side, self._side_ready = None, False
 
 
 @asynccontextmanager
@@ -636,50 +662,38 @@ async def open_client(
         raise ValueError("cwd, env and argv are for a session that is made: create=True")
     await program_version(server)
     flags = [f"pause-after={PAUSE_AFTER}", *([] if size else ["ignore-size"])]
+    nonce = new_nonce()
+    if create:
+        assert session is not None
+        command = create_command(session, flags, size, cwd, env)
+        command += ["--", *wrapped(argv, nonce)] if argv is not None else []
+    else:
+        command = attach_command(session, flags)
     error: BaseException | None = None
     client: Client | None = None
     try:
         async with trio.open_nursery() as nursery:
-            client = Client(history=history, nursery=nursery)
-            if create:
-                assert session is not None
-                command = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
-                command += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
-                if size is not None:
-                    command += ["-x", str(size[0]), "-y", str(size[1])]
-                if argv is not None:
-                    command += ["--", *client.wrap(argv)]
-            else:
-                command = attach_command(session, flags)
-            body = trio.CancelScope()
+            connection = Connection(open_process(server.argv(*command)))
+            client = Client(connection, history=history, nursery=nursery)
+            client._panes.nonces.add(nonce.encode())
 
-            def run_stream(connection: Connection) -> None:
-                client._stream = connection
-                nursery.start_soon(client._run, connection, body)
-
-            async def start_side() -> Connection:
-                return await start_connection(
-                    server,
-                    attach_command(client.session_id, ["no-output", "ignore-size"]),
-                    session=client.session_id,
-                    deliver=_ignore,
-                    run=lambda connection: nursery.start_soon(connection.run),
-                )
+            async def open_side() -> Connection:
+                side_command = attach_command(client.session_id, ["no-output", "ignore-size"])
+                side = Connection(open_process(server.argv(*side_command)))
+                client._side = side
+                nursery.start_soon(side.run)
+                await wait_attached(side, server, client.session_id)
+                return side
 
             try:
-                with body:
-                    await start_connection(
-                        server,
-                        command,
-                        session=session,
-                        deliver=client._listeners.deliver,
-                        run=run_stream,
-                    )
+                with trio.CancelScope() as body:
+                    nursery.start_soon(client._run, body)
+                    await wait_attached(connection, server, session)
                     await client._greet(size)
                     if client.version < OLDEST_SUPPORTED:
                         raise UnsupportedVersion(client.version.text)
                     client._start_soon(client._panes.look_for_deaths)
-                    client._start_soon(client._keep_commands_quick, start_side)
+                    client._start_soon(client._keep_commands_quick, open_side)
                     yield client
             except (Exception, KeyboardInterrupt, SystemExit) as raised:
                 error = raised
@@ -687,7 +701,7 @@ async def open_client(
                 nursery.cancel_scope.cancel()
     finally:
         # Also when the caller was cancelled, which comes out of the nursery and not of its block.
-        if client is not None and hasattr(client, "_stream"):
+        if client is not None:
             await client._aclose()
     if client._failure is not None:
         raise client._failure

@@ -45,17 +45,22 @@ CLOSE_GRACE = 2.0
 """Seconds for tmux to end by itself, and again after SIGTERM."""
 
 
+def _ignore(_: Event) -> None:
+    """Nobody listens, as on a connection that serves for commands only."""
+
+
 class Connection:
     """A running connection. `run` must be running in a task."""
 
-    def __init__(self, process: Process, deliver: Callable[[Event], None]) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.queue = RequestQueue()
         self.closed: ConnectionClosed | None = None
         self.first_reply: Reply | None = None
         self.bytes_received = 0
         self.requests_sent = 0
-        self._deliver = deliver
+        self.deliver: Callable[[Event], None] = _ignore
+        """Called with each event, at once; what it raises ends the connection."""
         self._parser = Parser()
         self._outgoing = bytearray()
         self._outgoing_added = trio.Event()
@@ -210,7 +215,7 @@ class Connection:
     async def _read(self) -> None:
         fd = self.process.stdout_fd
         parser = self._parser
-        deliver = self._deliver
+        deliver = self.deliver
         while True:
             try:
                 data = os.read(fd, READ_SIZE)
@@ -240,11 +245,11 @@ class Connection:
             if event.line.startswith((b"%begin ", b"%end ", b"%error ")):
                 raise ProtocolError("a guard without its reply: one was forged or lost", event.line)
             self.queue.receive_stray(event.line)
-            self._deliver(event)
+            self.deliver(event)
         else:
             if type(event) is Exit:
                 self._exit_reason = event.reason
-            self._deliver(event)
+            self.deliver(event)
 
     def _take_reply(self, reply: Reply) -> None:
         if self.first_reply is None and not reply.flags & 1:
@@ -255,9 +260,9 @@ class Connection:
         if oldest is not None and reply.flags & 1 and reply.lines:
             notices = _notices(oldest.argv, reply.lines)
         for notice in notices:
-            self._deliver(notice)
+            self.deliver(notice)
         request = self.queue.receive_reply(evolve(reply, lines=()) if notices else reply)
-        self._deliver(reply)
+        self.deliver(reply)
         if request is not None:
             task = self._waiting.pop(request, None)
             if task is not None:

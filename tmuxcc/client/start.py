@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -27,9 +27,8 @@ from ..errors import (
     UnsupportedVersion,
 )
 from ..protocol import OLDEST_SUPPORTED, TmuxVersion, parse_version
-from ..protocol.events import Event
 from .connection import Connection
-from .transport import LocalTransport, Transport, open_process
+from .transport import LocalTransport, Transport
 
 START_TIMEOUT = 10.0
 """Seconds within which tmux must have answered its own arguments: a client and a server that do
@@ -137,6 +136,21 @@ def attach_command(session: str | None, flags: Sequence[str]) -> list[str]:
     return words
 
 
+def create_command(
+    session: str,
+    flags: Sequence[str],
+    size: tuple[int, int] | None,
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+) -> list[str]:
+    """Make a session with this name, or attach to the one that has it."""
+    words = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
+    words += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
+    if size is not None:
+        words += ["-x", str(size[0]), "-y", str(size[1])]
+    return words
+
+
 def created_options(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> list[str]:
     """Where and with what environment a new pane's program is started."""
     words = []
@@ -150,40 +164,19 @@ def created_options(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] |
     return words
 
 
-async def start_connection(
-    server: Server,
-    command: Sequence[str],
-    *,
-    session: str | None,
-    deliver: Callable[[Event], None],
-    run: Callable[[Connection], None],
-) -> Connection:
-    """Start a client, have `run` take care of it, and wait until it is attached.
-
-    Raises an `OpenError`; the process is gone then.
-    """
-    connection = Connection(open_process(server.argv(*command)), deliver)
-    run(connection)
-    try:
-        with trio.move_on_after(START_TIMEOUT):
-            await connection.wait_started()
-            reply = connection.first_reply
-            if reply is None:
-                await connection.wait_ended()
-                reason = connection.closed.reason if connection.closed is not None else None
-                raise _failure(
-                    server, session, "\n".join([*connection.process.stderr, reason or ""])
-                )
-            if not reply.ok:
-                text = b"\n".join(reply.lines).decode("utf-8", "replace")
-                raise _failure(server, session, text)
-            return connection
-        raise StartTimeout(START_TIMEOUT, _silence(server))
-    except BaseException:
-        connection.process.close_stdin()
-        with trio.CancelScope(shield=True):
-            await connection.process.terminate(0.2)
-        raise
+async def wait_attached(connection: Connection, server: Server, session: str | None) -> None:
+    """Wait until tmux has done what its arguments say. Raises an `OpenError` if it does not."""
+    with trio.move_on_after(START_TIMEOUT):
+        await connection.wait_started()
+        reply = connection.first_reply
+        if reply is None:
+            await connection.wait_ended()
+            reason = connection.closed.reason if connection.closed is not None else None
+            raise _failure(server, session, "\n".join([*connection.process.stderr, reason or ""]))
+        if not reply.ok:
+            raise _failure(server, session, b"\n".join(reply.lines).decode("utf-8", "replace"))
+        return
+    raise StartTimeout(START_TIMEOUT, await trio.to_thread.run_sync(_silence, server))
 
 
 def _failure(server: Server, session: str | None, text: str) -> OpenError:
