@@ -23,6 +23,11 @@ from tmuxcc.cli.processes import processes_with
 PATIENCE = 30.0
 """Seconds until a condition that does not come is a failure. Nothing waits so long that works."""
 
+# Tests that run in the background of a script have these ignored, and children inherit that.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
+
 _OURS = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}
 PACKAGE_ROOT = Path(__file__).parent.parent.parent
 
