@@ -99,10 +99,12 @@ async def test_a_pause_is_a_gap_in_its_place_and_output_goes_on(server: Server) 
         client.add_tap(lambda event: order.append(type(event).__name__), tmuxcc.Pause)
         client.add_tap(lambda event: order.append(type(event).__name__), tmuxcc.Continue)
         async with pane.output() as stream:
-            while not client.statistics().pauses:
-                # Nothing else makes tmux stop: its oldest output has to be a second old.
-                time.sleep(1.3)  # noqa: ASYNC251
-                await trio.sleep(0.02)
+            # With somebody else attached tmux reads on while we do not, and pauses us.
+            with OtherClient(server):
+                while not client.statistics().pauses:
+                    # Nothing else does it: the oldest output has to be a second old.
+                    time.sleep(1.3)  # noqa: ASYNC251
+                    await trio.sleep(0.02)
             await until(lambda: "Continue" in order)
             end = None
             paused = after = 0

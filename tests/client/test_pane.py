@@ -16,7 +16,7 @@ import tmuxcc
 from tmuxcc import ExitStatus, SendOutcome
 from tmuxcc.protocol import TmuxVersion, has_capability
 
-from .helpers import Server, gather, python, read_to_end, run_to_end, shell, until
+from .helpers import OtherClient, Server, gather, python, read_to_end, run_to_end, shell, until
 
 pytestmark = pytest.mark.tmux
 
@@ -601,10 +601,12 @@ async def test_after_a_pause_a_seeded_stream_goes_on_from_a_snapshot(
         causes: list[str] = []
         data = b""
         async with pane.output(seed=True) as stream:
-            while client.statistics().pauses < 2:
-                # Nothing else makes tmux stop: its oldest output has to be a second old.
-                time.sleep(1.3)  # noqa: ASYNC251
-                await trio.sleep(0.05)
+            # With somebody else attached tmux reads on while we do not, and pauses us.
+            with OtherClient(server):
+                while client.statistics().pauses < 2:
+                    # Nothing else does it: the oldest output has to be a second old.
+                    time.sleep(1.3)  # noqa: ASYNC251
+                    await trio.sleep(0.05)
             await pane.send_keys("C-c")
             async for item in stream:
                 if isinstance(item, tmuxcc.Gap):
