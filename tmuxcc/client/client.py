@@ -491,6 +491,7 @@ class Client:
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a task of our own. That connection or pane are gone is told to callers, not by it."""
 
+        @trio.lowlevel.enable_ki_protection
         async def run() -> None:
             with suppress(ConnectionClosed, PaneNotFound):
                 await function(*args)
@@ -529,6 +530,7 @@ class Client:
 
     # Start and end
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, body: trio.CancelScope) -> None:
         """Read until the end of the connection; what a tap raises ends the body."""
         try:
@@ -621,6 +623,12 @@ class Client:
                 self._side, self._side_ready = None, False
 
 
+def _holds_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[0] is not None
+    return isinstance(error, trio.Cancelled)
+
+
 @asynccontextmanager
 async def open_client(
     session: str | None = None,
@@ -695,15 +703,21 @@ async def open_client(
                     client._start_soon(client._panes.look_for_deaths)
                     client._start_soon(client._keep_commands_quick, open_side)
                     yield client
-            except (Exception, KeyboardInterrupt, SystemExit) as raised:
+            except BaseException as raised:
+                # A cancellation is for the scopes around, all else comes out as it is.
+                if _holds_cancellation(raised):
+                    raise
                 error = raised
             finally:
                 nursery.cancel_scope.cancel()
+    except BaseException:
+        if error is None:
+            raise
     finally:
         # Also when the caller was cancelled, which comes out of the nursery and not of its block.
         if client is not None:
             await client._aclose()
-    if client._failure is not None:
+    if client is not None and client._failure is not None:
         raise client._failure
     if error is not None:
         raise error

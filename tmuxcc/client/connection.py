@@ -72,7 +72,10 @@ class Connection:
         self._ended = trio.Event()
         self._exit_reason: str | None = None
         self._failure: Exception | None = None
+        self._reading = trio.CancelScope()
 
+    # What Ctrl-C interrupts is the program, not the task that happens to run.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until the end, then wake everybody who waits. Ends by itself; cancel to stop.
 
@@ -86,9 +89,10 @@ class Connection:
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
+            self._reading = nursery.cancel_scope
             nursery.start_soon(self.process.read_stderr)
             nursery.start_soon(self._write)
-            nursery.start_soon(self._watch_process, nursery.cancel_scope)
+            nursery.start_soon(self._watch_process)
             try:
                 await self._read()
             except Exception as error:
@@ -249,6 +253,8 @@ class Connection:
         else:
             if type(event) is Exit:
                 self._exit_reason = event.reason
+                # Nothing follows but the end; a tmux that is stuck is not waited for.
+                self._end_reading_in(CLOSE_GRACE)
             self.deliver(event)
 
     def _take_reply(self, reply: Reply) -> None:
@@ -272,6 +278,11 @@ class Connection:
             if self._room and len(self.queue) <= MAX_IN_FLIGHT // 2:
                 self._room.unpark_all()
 
+    def _end_reading_in(self, seconds: float) -> None:
+        scope = self._reading
+        scope.deadline = min(scope.deadline, trio.current_time() + seconds)
+
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         while True:
             await self._outgoing_added.wait()
@@ -285,20 +296,20 @@ class Connection:
                     self._room.unpark_all()
             self._writer_busy = False
 
-    async def _watch_process(self, scope: trio.CancelScope) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def _watch_process(self) -> None:
         # The server may hold the other end of our pipe a little longer than the client lives, or
         # for ever where it is stuck.
         await self.process.wait()
-        scope.deadline = trio.current_time() + 0.05
+        self._end_reading_in(0.05)
 
     async def _drain(self) -> None:
         """Read and throw away until the end."""
         while True:
-            try:
-                if not os.read(self.process.stdout_fd, READ_SIZE):
-                    return
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.process.stdout_fd)
+            # Waited for also where there is more, so that a flood does not hold up the end.
+            await trio.lowlevel.wait_readable(self.process.stdout_fd)
+            if not os.read(self.process.stdout_fd, READ_SIZE):
+                return
 
     async def _end_process(self) -> None:
         # End of input is the politest way: no reply is due, and nothing is printed but %exit.

@@ -108,14 +108,14 @@ def find_server(
 
 async def program_version(server: Server) -> TmuxVersion:
     """What ``tmux -V`` says. Raises `UnsupportedVersion` if that is too old."""
+    argv = server.transport.argv([server.program, "-V"])
     try:
         with trio.fail_after(START_TIMEOUT):
             result = await trio.run_process(
-                server.transport.argv([server.program, "-V"]),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
+                argv, capture_stdout=True, capture_stderr=True, check=False
             )
+    except (FileNotFoundError, PermissionError) as error:
+        raise TmuxNotFound(argv[0]) from error
     except trio.TooSlowError as error:
         raise StartTimeout(START_TIMEOUT, "it did not even tell its version") from error
     text = result.stdout.decode("utf-8", "replace").strip()

@@ -75,6 +75,7 @@ class Process:
         self.stdin_fd = popen.stdin.fileno()
         self.stdout_fd = popen.stdout.fileno()
         self._stderr_fd = popen.stderr.fileno()
+        self._stderr_rest = b""
         for fd in (self.stdin_fd, self.stdout_fd, self._stderr_fd):
             os.set_blocking(fd, False)
 
@@ -105,19 +106,18 @@ class Process:
                 trio.lowlevel.notify_closing(pipe.fileno())
                 pipe.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def read_stderr(self) -> None:
         """Keep the last lines of stderr until its end."""
-        unfinished = b""
         while True:
-            try:
-                data = os.read(self._stderr_fd, 4096)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._stderr_fd)
-                continue
-            *lines, unfinished = (unfinished + data).split(b"\n")
-            unfinished = unfinished[: 4 * STDERR_LINE]
+            # Waited for also where there is more, so that a flood does not hold up others.
+            await trio.lowlevel.wait_readable(self._stderr_fd)
+            data = os.read(self._stderr_fd, 4096)
+            *lines, unfinished = (self._stderr_rest + data).split(b"\n")
+            self._stderr_rest = unfinished[: 4 * STDERR_LINE]
             if not data and unfinished:
                 lines.append(unfinished)
+                self._stderr_rest = b""
             for line in lines:
                 self.stderr.append(line.decode("utf-8", "replace")[:STDERR_LINE])
             if not data:
