@@ -238,7 +238,7 @@ def test_it_says_how_to_attach_and_that_works(folder, own, tmux):
 
 
 def test_tmux_of_the_person_who_runs_it_is_not_touched(folder, own, tmux, socket_path):
-    subprocess.run([tmux, "-S", socket_path, "-f/dev/null", "new-session", "-d"], check=True)
+    subprocess.run([tmux, "-S", socket_path, "-f/dev/null", "new-session", "-dnw"], check=True)
     listing = ("list-panes", "-a", "-F", "#{session_name} #{window_name} #{pane_id}")
     before = _tmux(tmux, str(socket_path), *listing)
     result = tmuxcc(folder, *own, "echo hello", TMUX=f"{socket_path},1,0", TMUX_PANE="%0")
