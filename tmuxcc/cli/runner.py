@@ -23,7 +23,7 @@ from attrs import define, frozen
 from ..client.client import Client, open_client
 from ..client.output import ExitStatus, LostOutput
 from ..client.start import created_options
-from ..errors import ConnectionClosed, TmuxError
+from ..errors import TmuxError
 from .folder import CONFIGURATION, SOCKET, private_folder
 from .processes import process_state, processes_with, send_signal
 from .text import Writer
@@ -230,7 +230,7 @@ class Runner:
                     if self._writer.is_full:
                         await self._writer.wait_room()
             job.status = await pane.wait_exit()
-        except ConnectionClosed as error:
+        except TmuxError as error:
             self._failure = error
         job.ended = True
         job.seconds = time.monotonic() - job.started
