@@ -163,6 +163,17 @@ def test_clients_of_ours_whose_program_is_gone_are_found(folder, own, tmux, serv
         os.close(writing)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
+def test_a_server_that_a_client_of_ours_has_started_is_no_leftover(folder, own, tmux, socket_path):
+    client = [tmux, "-S", socket_path, "-f", "/dev/null", "-C", "new-session", "-s", "work"]
+    subprocess.run([*client, "-f", "pause-after=1", "cat"], input=b"", capture_output=True)
+
+    told = report(folder, *own)
+
+    assert checks(told)["server"][0] == "ok"
+    assert not [row for row in told["leftovers"] if str(socket_path) in row["command"]]
+
+
 def test_folders_of_killed_runs_are_told(folder, own, tmux):
     with running(folder, "run", "--tmux", tmux, "sh -c 'echo up; sleep 1000'") as run:
         run.wait_text("up")
@@ -209,4 +220,4 @@ def test_on_a_terminal_there_are_tables_in_colour(folder, own, server):
 def test_piped_it_is_plain(folder, own, server):
     result = tmuxcc(folder, *own)
     assert "\x1b" not in result.stdout
-    assert result.stdout.startswith("ok    tmux ")
+    assert result.stdout.startswith("ok  ")

@@ -277,7 +277,8 @@ def _sockets(server: Server | None) -> list[SocketRow]:
 def _leftovers() -> list[LeftoverRow]:
     rows = []
     for process in all_processes():
-        if not process.name.startswith("tmux"):
+        # A server keeps the arguments of the client that started it; its title tells them apart.
+        if not process.name.startswith("tmux") or process.name == "tmux: server":
             continue
         words = command_line(process.pid)
         # The flags are those that our clients attach with, and hardly anybody else's.
