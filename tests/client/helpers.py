@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -187,11 +185,6 @@ async def gather(*functions: Callable[[], Awaitable[Any]]) -> list[Any]:
     return results
 
 
-def quoted(*argv: str) -> str:
-    """An argument list as one word for a shell."""
-    return shlex.join(argv)
-
-
 def environment(**changes: str | None) -> dict[str, str]:
     """The environment of the tests with changes; None takes a variable away."""
     result = dict(os.environ)
@@ -201,8 +194,3 @@ def environment(**changes: str | None) -> dict[str, str]:
         else:
             result[name] = value
     return result
-
-
-def digits(text: str) -> list[int]:
-    """Every number in a text."""
-    return [int(word) for word in re.findall(r"[0-9]+", text)]
