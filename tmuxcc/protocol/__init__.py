@@ -3,6 +3,7 @@
 Nothing here opens, waits or knows the time. Read `events`, then `parser`.
 """
 
+from ..errors import InvalidCommand, LayoutError, ProtocolError
 from .commands import Replies, command_name, encode_command, expected_replies
 from .layout import Layout, layout_checksum, parse_layout
 from .lines import Line, prepare, result
@@ -22,13 +23,16 @@ from .versions import (
 
 __all__ = [
     "CAPABILITIES",
-    "HAZARDS",
-    "OLDEST_SUPPORTED",
     "Capability",
+    "HAZARDS",
     "Hazard",
+    "InvalidCommand",
     "Layout",
+    "LayoutError",
     "Line",
+    "OLDEST_SUPPORTED",
     "Parser",
+    "ProtocolError",
     "Replies",
     "Request",
     "RequestQueue",
