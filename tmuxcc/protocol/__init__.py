@@ -23,14 +23,14 @@ from .versions import (
 
 __all__ = [
     "CAPABILITIES",
-    "Capability",
     "HAZARDS",
+    "OLDEST_SUPPORTED",
+    "Capability",
     "Hazard",
     "InvalidCommand",
     "Layout",
     "LayoutError",
     "Line",
-    "OLDEST_SUPPORTED",
     "Parser",
     "ProtocolError",
     "Replies",
