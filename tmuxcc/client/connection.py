@@ -150,7 +150,7 @@ class Connection:
             fence = encode_command("display-message", "-p", marker)
             data = fence + data + fence
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.with_traceback(None)
         if marker:
             self._parser.fence(marker)
         request = self.queue.add(argv, marker)
@@ -194,7 +194,7 @@ class Connection:
             await trio.lowlevel.checkpoint()
         if not request.done:
             assert self.closed is not None
-            raise self.closed
+            raise self.closed.with_traceback(None)
 
     async def aclose(self) -> None:
         """Detach, read on to the end, and make sure that the process is gone.

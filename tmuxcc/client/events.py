@@ -100,8 +100,8 @@ class EventStream(Generic[T]):
         self.lost = 0
 
     async def __aenter__(self) -> EventStream[T]:
-        self._remove = self._subscribe(self._put)  # type: ignore[arg-type]  # only T is put
         await trio.lowlevel.checkpoint()
+        self._remove = self._subscribe(self._put)  # type: ignore[arg-type]  # only T is put
         return self
 
     async def __aexit__(
@@ -133,7 +133,7 @@ class EventStream(Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._events:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             if self._remove is None:
                 raise StopAsyncIteration
             self._waiting = trio.lowlevel.current_task()
