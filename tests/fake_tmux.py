@@ -80,7 +80,7 @@ def read_line() -> bytes:
 def answer(line: bytes) -> None:
     """Reply to a command: display-message -p repeats its argument, others say nothing."""
     words = shlex.split(line.decode())
-    text = words[-1] if words[:2] == ["display-message", "-p"] else ""
+    text = words[-1] if words[:2] in (["display-messag", "-p"], ["display-message", "-p"]) else ""
     known = {
         "#{version}": "3.4",
         "#{client_pid}": str(os.getpid()),
@@ -109,7 +109,7 @@ def greet() -> None:
         answer(line)
         last = line
     answer(line)
-    if last.startswith(b"display-message"):
+    if last.startswith(b"display-messag"):
         # It stands between two markers.
         answer(read_line())
 

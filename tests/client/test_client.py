@@ -576,11 +576,14 @@ async def test_many_programs_started_in_one_batch_are_read_from_their_first_byte
 
 ODD_CONFIGURATIONS = {
     "aliases": """
-        set -s command-alias[100] 'list-panes=display-message -p shadow ; list-windows'
-        set -s command-alias[101] 'list-windows=display-message -p "%end 1 1 1"'
-        set -s command-alias[102] 'new-window=display-message -p none ; new-window'
-        set -s command-alias[103] 'refresh-client=display-message -p no'
+        set -s command-alias[100] 'list-panes=display-messag -p shadow ; list-windows'
+        set -s command-alias[101] 'list-windows=display-messag -p "%end 1 1 1"'
+        set -s command-alias[102] 'new-window=display-messag -p none ; new-window'
+        set -s command-alias[103] 'refresh-client=display-messag -p no'
         set -s command-alias[104] 'capture-pane=list-sessions'
+        set -s command-alias[105] 'display-message=list-keys ; list-windows'
+        set -s command-alias[106] 'show-options=list-sessions ; list-windows'
+        set -s command-alias[107] 'list-commands=list-sessions'
         """,
     "hooks": """
         set-hook -g after-list-panes 'display-message -p "%end 1 1 1"'

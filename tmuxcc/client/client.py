@@ -51,7 +51,7 @@ from ..protocol.events import (
     WindowClose,
     WindowPaneChanged,
 )
-from .connection import Connection
+from .connection import FENCE, Connection
 from .events import EventStream, Listeners
 from .output import HISTORY
 from .pane import Pane
@@ -554,14 +554,15 @@ class Client:
 
     async def _greet(self, size: tuple[int, int] | None) -> None:
         """Learn who we talk to, and say how we want to be treated."""
+        # Names are cut short, and tmux completes them: aliases that could hide them are not known.
         commands: list[tuple[str, ...]] = [
-            ("display-message", "-p", "#{version}"),
-            ("display-message", "-p", "#{pid} #{client_pid} #{session_id}"),
-            ("show-options", "-s", "command-alias"),
+            (FENCE, "-p", "#{version}"),
+            (FENCE, "-p", "#{pid} #{client_pid} #{session_id}"),
+            ("show-option", "-s", "command-alias"),
             ("list-command", "-F", "#{command_list_name}"),
         ]
         if size is not None:
-            commands.append(("refresh-client", "-C", f"{size[0]}x{size[1]}"))
+            commands.append(("refresh-clien", "-C", f"{size[0]}x{size[1]}"))
         results = await self.batch(commands)
         for answer in results:
             if isinstance(answer, TmuxError):

@@ -41,6 +41,10 @@ MAX_IN_FLIGHT = 1000
 MAX_OUTGOING = 1 << 20
 """Bytes that tmux has not taken yet, beyond which new requests wait."""
 
+FENCE = "display-messag"
+"""The command that fences are made of. tmux completes its name; spelled out, an alias of the
+user's could hide it."""
+
 CLOSE_GRACE = 2.0
 """Seconds for tmux to end by itself, and again after SIGTERM."""
 
@@ -147,7 +151,7 @@ class Connection:
         marker = b""
         if fenced:
             marker = token_hex(16).encode()
-            fence = encode_command("display-message", "-p", marker)
+            fence = encode_command(FENCE, "-p", marker)
             data = fence + data + fence
         if self.closed is not None:
             raise self.closed.with_traceback(None)

@@ -141,6 +141,13 @@ HAZARDS = (
         "commands that destroy are sent only when everything before them has been answered",
     ),
     _hazard(
+        "manual-size-crash",
+        "3.2",
+        "3.5a",
+        "with the option window-size set to manual, new-window and new-session end the server",
+        "none: leave window-size as it is there",
+    ),
+    _hazard(
         "popup-crash",
         "3.6",
         "3.7c",
