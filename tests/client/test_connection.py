@@ -550,7 +550,7 @@ WAITERS = 14
 @pytest.mark.parametrize(
     ("ending", "cause"),
     [
-        ("reply(flags=1); say('%end 1700000000 100 1'); stall()", "a guard without its reply"),
+        ("reply(flags=0); say('%end 1700000000 100 1'); stall()", "a guard without its reply"),
         ("say('%error 1 2 1'); stall()", "a guard without its reply"),
         ("say('%begin 1 nonsense'); stall()", "a guard without its reply"),
         ("numbers = count(3); reply(); reply(); stall()", "a reply was forged"),

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,8 @@ def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-async def wait_gone(pid: int) -> None:
-    while not is_gone(pid):  # noqa: ASYNC110 - nobody tells
+async def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nobody tells
         await trio.sleep(0.005)
 
 
@@ -77,7 +79,7 @@ async def test_the_child_knows_nothing_of_the_tmux_around_us(
 async def test_the_child_has_a_session_of_its_own_and_no_other_files() -> None:
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    process = open_process(shell("sleep 1000 & sleep 1000"))
+    process = open_process(shell("sleep 1000"))
     try:
         assert os.getsid(process.pid) == process.pid
         os.close(write)
@@ -220,11 +222,8 @@ async def test_the_end_is_asked_for_before_it_is_forced(script: str, status: int
     process.close_output()
     if status < 0:
         # The shell's own child goes by itself, or with its group.
-        with pytest.MonkeyPatch.context():
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_local_transport_starts_tmux_as_it_is_told() -> None:
@@ -262,7 +261,6 @@ trio.run(main)
         assert not is_gone(pid)
         # So that it has become what it is to be, and asked for the signal.
         with trio.fail_after(GUARD):
-            while b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-                await trio.sleep(0.005)
+            await wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
             parent.kill()
-            await wait_gone(pid)
+            await wait_until(lambda: is_gone(pid))
