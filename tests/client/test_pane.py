@@ -356,6 +356,7 @@ async def test_the_echo_of_what_was_typed_is_not_found(server: Server) -> None:
         await pane.send_text("hello", submit=True)
         result = await pane.wait_for("hello", echo=True)
         assert result.text.strip() == "hello"
+        assert await pane.wait_for("got hello")
         await pane.send_keys("again", "Enter")
         assert (await pane.wait_for("again")).text.strip() == "got again"
 
