@@ -589,7 +589,7 @@ wait_for_test()
         ("raw(b'%begin 1 2 1\\nhalf a reply'); die()", None, -9, ()),
         ("raw(b'%begin 1 2 1\\n%exit server exited\\n')", "server exited", 0, ()),
         # The server has the other end of the pipe and is stuck.
-        ("os.fork() or (os.setsid(), time.sleep(2), os._exit(0)); die()", None, -9, ()),
+        ("holder = os.fork()\nif not holder: stall()\nnote(str(holder)); die()", None, -9, ()),
     ],
 )
 async def test_the_end_wakes_everybody_and_says_why(
@@ -603,6 +603,8 @@ wait_for_test()
 """)
     async with fake.open() as client:
         told = await _wait_for_all(client, fake.go)
+        for holder in fake.notes():
+            os.kill(int(holder), 9)
         assert len(told) == WAITERS
         for error in told:
             assert isinstance(error, ConnectionClosed)

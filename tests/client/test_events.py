@@ -101,7 +101,8 @@ def test_own_handlers_come_behind_all_the_others() -> None:
 def test_a_function_is_removed_once_for_each_time_it_was_added() -> None:
     listeners = Listeners()
     seen: list[object] = []
-    removers = [listeners.add(seen.append, (Pause,)) for _ in range(2)]
+    append = seen.append
+    removers = [listeners.add(append, (Pause,)) for _ in range(2)]
     removers[0]()
     removers[0]()
     listeners.deliver(Pause("%1"))
@@ -253,6 +254,17 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
         while len(seen) < 30:
             seen.append(await stream.__anext__())
         assert seen == [WindowAdd(f"@{number}") for number in range(30)]
+
+
+async def test_a_stream_whose_wait_was_cancelled_can_be_read_again() -> None:
+    source = _Source()
+    async with source.stream() as stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.__anext__)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        source.put(Pause("%1"))
+        assert await read(stream, 1) == [Pause("%1")]
 
 
 async def test_one_task_reads_a_stream_at_a_time() -> None:

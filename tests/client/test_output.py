@@ -256,6 +256,17 @@ def test_a_spooled_stream_loses_nothing_and_keeps_the_order() -> None:
     assert stream.dropped == 0
 
 
+def test_what_was_read_is_not_spooled_again() -> None:
+    log = new_log(limit=1000)
+    stream = stream_of(log, overflow="spool")
+    log.receive(b"one")
+    log.gap("pause")
+    assert drained(stream) == [Chunk(0, b"one"), Gap(3, None, "pause")]
+    for _ in range(20):
+        log.receive(b"x" * 100)
+    assert drained(stream) == [Chunk(3, b"x" * 2000)]
+
+
 def test_what_is_spooled_waits_in_a_file_and_is_read_in_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
