@@ -814,3 +814,37 @@ except KeyboardInterrupt:
         assert process.stdout.read() == "interrupted\n"
     assert process.returncode == 0
     fake.assert_gone()
+
+
+async def test_silence_behind_a_burst_is_broken_by_a_command(fake: Fake) -> None:
+    held_back = "say('%pause %0'); answer(line)"
+    script = f"""
+start()
+say(*["%output %0 " + "x" * 1000] * 100)
+line = read_line()
+note(line.decode().split()[0])
+{held_back}
+serve()
+"""
+    async with connected(fake, script) as connection:
+        events: list[object] = []
+        connection.deliver = events.append
+        await wait_until(lambda: tmuxcc.Pause("%0") in events)
+    assert fake.notes() == ["display-messag"]
+
+
+async def test_silence_behind_little_output_is_left_alone(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "SILENCE", 0.01)
+    script = """
+start()
+say(*["%output %0 " + "x" * 1000] * 10)
+note(read_line().decode().split()[-1])
+serve()
+"""
+    async with connected(fake, script) as connection:
+        await trio.sleep(0.1)  # ten times as long as a silence behind a burst may be
+        connection.send(("display-message", "-p", "ours"))
+        await wait_until(fake.notes)
+    assert fake.notes() == ["ours"]

@@ -45,6 +45,12 @@ FENCE = "display-messag"
 """The command that fences are made of. tmux completes its name; spelled out, an alias of the
 user's could hide it."""
 
+BURST = 1 << 16
+"""Bytes that a pipe holds: less in one go, and tmux has nothing queued for us."""
+
+SILENCE = 0.2
+"""Seconds without a byte after a burst, before tmux is asked to go on; see `_break_silence`."""
+
 CLOSE_GRACE = 2.0
 """Seconds for tmux to end by itself, and again after SIGTERM."""
 
@@ -72,6 +78,8 @@ class Connection:
         self._waiting: dict[Request, trio.lowlevel.Task] = {}
         self._room = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
+        self._burst = trio.Event()
+        self._burst_at = BURST
         self._started = trio.Event()
         self._ended = trio.Event()
         self._exit_reason: str | None = None
@@ -97,6 +105,7 @@ class Connection:
             nursery.start_soon(self.process.read_stderr)
             nursery.start_soon(self._write)
             nursery.start_soon(self._watch_process)
+            nursery.start_soon(self._break_silence)
             try:
                 await self._read()
             except Exception as error:
@@ -236,6 +245,8 @@ class Connection:
                 return
             # No checkpoint from here until every event has been handed on.
             self.bytes_received += len(data)
+            if self.bytes_received > self._burst_at:
+                self._burst.set()
             for event in parser.receive_data(data):
                 cls = type(event)
                 if cls is ExtendedOutput or cls is Output:
@@ -301,6 +312,25 @@ class Connection:
             self._writer_busy = False
 
     @trio.lowlevel.enable_ki_protection
+    async def _break_silence(self) -> None:
+        """Get tmux going again where a burst is followed by silence.
+
+        When the last pane with output in its queue is paused for being behind, tmux drops that
+        output but does not write the lines queued behind it, replies among them, until it has
+        something else to write (control_write_callback in control.c, 3.2 to 3.8). Any command
+        gives it something.
+        """
+        while True:
+            await self._burst.wait()
+            before = -1
+            while before != self.bytes_received:
+                before = self.bytes_received
+                await trio.sleep(SILENCE)
+            self._burst = trio.Event()
+            self._burst_at = self.bytes_received + BURST
+            if self.first_reply is not None and self.closed is None:
+                self.queue.abandon(self.send((FENCE, "-p", "")))
+
     async def _watch_process(self) -> None:
         # The server may hold the other end of our pipe a little longer than the client lives, or
         # for ever where it is stuck.

@@ -305,6 +305,13 @@ HAZARDS = (
         "arguments are quoted for the parser; double % and # to show them",
     ),
     _hazard(
+        "silent-pause",
+        "3.2",
+        None,
+        "when the last pane with queued output is paused, the replies behind it are held back",
+        "a command is sent where a burst is followed by silence",
+    ),
+    _hazard(
         "lost-tail",
         "3.2",
         None,
