@@ -15,7 +15,7 @@ import trio
 
 import tmuxcc
 
-GUARD = 30.0
+GUARD = 90.0
 """Seconds after which a test is stuck: no test is about time."""
 
 
