@@ -1,6 +1,6 @@
 """Whole control-mode streams together with the events they must give, and ways to damage them.
 
-The strategies write what tmux writes (PROTOCOL.md, 1 to 3): every kind of line, replies with
+The strategies write what tmux writes: every kind of line, replies with
 hostile bodies, output cut inside characters. `assert_events` is the one check of a parser.
 """
 

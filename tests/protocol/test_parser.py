@@ -171,7 +171,7 @@ def test_reply_over_the_limit_is_cut_and_counted_and_the_next_one_is_whole() -> 
 
 TRANSCRIPTS = DATA / "transcripts"
 
-# Where lines have no event of their own (PROTOCOL.md, 3.4 and 9), the beginnings of those lines.
+# Where lines have no event of their own, the beginnings of those lines.
 UNNAMED = {
     "blocking": (b"line1", b"'exit 3' returned 3", b"No such file", b"/nosuch/", b"/tmp/sample/"),
     "cc-pty": (b"\x1bP1000p%begin ", b"%end "),  # the DCS of -CC hides the first %begin

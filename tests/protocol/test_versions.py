@@ -93,36 +93,37 @@ def test_names_are_unique_and_every_row_says_what_is_done() -> None:
     assert all(hazard.last is None or hazard.first <= hazard.last for hazard in HAZARDS)
 
 
-# First and last version with the fault, of those that were released (PROTOCOL.md 8: the number of
-# the row there; PEERS.md: lesson or appendix).
+# First and last version with the fault, of those that were released.
 RANGES = {
-    "pane-off-crash": ("3.2", "3.6b"),  # B1
-    "no-output-hang": ("3.2", "3.6b"),  # B2
-    "respawn-crash": ("3.2", "3.7c"),  # B3
-    "popup-crash": ("3.6", "3.7c"),  # B4
-    "client-race-crash": ("3.2", "3.6b"),  # B5
-    "destroy-session-crash": ("3.2", "3.7c"),  # B5, lesson 14
-    "capture-leak": ("3.2", "3.5a"),  # B6
-    "config-error-mode": ("3.2", "3.3a"),  # B7
-    "early-input": ("3.2", "3.3a"),  # B8
-    "lost-sigchld": ("3.2", "3.5a"),  # B9
-    "negative-width-loop": ("3.2", "3.3a"),  # B10
-    "unread-replies": ("3.2", "3.7c"),  # B11
-    "large-reply-exit": ("3.8", None),  # B12
-    "off-loses-output": ("3.2", "3.3a"),  # B13
-    "escaped-replies": ("3.4", "3.5a"),  # B14
-    "buffer-name-newline": ("3.4", "3.6b"),  # B15
-    "hook-silence": ("3.2", "3.7c"),  # B16
-    "weak-read-only": ("3.2", None),  # B19, lesson 9
-    "wait-for-leak": ("3.2", "3.7c"),  # B22
-    "wire-change": ("3.6", None),  # B23
-    "instant-exit": ("3.6a", "3.6a"),  # B24
-    "strftime-messages": ("3.2", None),  # B25
-    "lost-tail": ("3.2", None),  # B26
-    "escaped-buffers": ("3.2", "3.3a"),  # 3.5
-    "early-dead-flag": ("3.2", "3.6b"),  # 7
-    "run-shell-view": ("3.2", None),  # 3.3
-    "run-shell-crash": ("3.7c", "3.7c"),  # appendix 1
+    "pane-off-crash": ("3.2", "3.6b"),
+    "no-output-hang": ("3.2", "3.6b"),
+    "respawn-crash": ("3.2", "3.7c"),
+    "popup-crash": ("3.6", "3.7c"),
+    "client-race-crash": ("3.2", "3.6b"),
+    "destroy-session-crash": ("3.2", "3.7c"),
+    "capture-leak": ("3.2", "3.5a"),
+    "config-error-mode": ("3.2", "3.3a"),
+    "early-input": ("3.2", "3.3a"),
+    "lost-sigchld": ("3.2", "3.5a"),
+    "negative-width-loop": ("3.2", "3.3a"),
+    "unread-replies": ("3.2", "3.7c"),
+    "large-reply-exit": ("3.8", None),
+    "off-loses-output": ("3.2", "3.3a"),
+    "escaped-replies": ("3.4", "3.5a"),
+    "buffer-name-newline": ("3.4", "3.6b"),
+    "hook-silence": ("3.2", "3.7c"),
+    "weak-read-only": ("3.2", None),
+    "wait-for-leak": ("3.2", "3.7c"),
+    "wire-change": ("3.6", None),
+    "instant-exit": ("3.6a", "3.6a"),
+    "strftime-messages": ("3.2", None),
+    "lost-tail": ("3.2", None),
+    "escaped-buffers": ("3.2", "3.3a"),
+    "early-dead-flag": ("3.2", "3.6b"),
+    "run-shell-view": ("3.2", None),
+    "run-shell-crash": ("3.7c", "3.7c"),
+    "manual-size-crash": ("3.2", "3.5a"),
+    "silent-pause": ("3.2", None),
 }
 
 
