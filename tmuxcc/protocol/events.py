@@ -6,7 +6,7 @@ be any bytes on the wire is `bytes`; names and texts are `str`, decoded as UTF-8
 surrogateescape so that ``text.encode("utf-8", "surrogateescape")`` gives the bytes back.
 
 Values are frozen, but for the three classes that a flood creates by the hundred thousand
-(`Reply`, `Output`, `ExtendedOutput`): building a frozen one takes about three times as long
+(`Reply`, `Output`, `ExtendedOutput`): building a frozen one takes nearly twice as long
 (``benchmarks/parser.py`` measures it). Treat them as frozen all the same.
 """
 
