@@ -766,6 +766,7 @@ async def test_a_cancellation_at_any_moment_leaves_no_process(fake: Fake, others
     listing = "reply(f'{os.getpid()} own', '1 other')" if others else "answer(line)"
     step = 0
     completed = False
+    struck: set[str] = set()
     while not completed:
         step += 1
         assert step < 300
@@ -774,11 +775,13 @@ if 'read-only' in argv: complain(argv)
 start()
 serve(lambda line: {listing} if b"list-clients" in line else answer(line))
 """)
+        place = "opening"
         with trio.CancelScope() as scope:
             instrument = _CancelAt(step, scope)
             trio.lowlevel.add_instrument(instrument)
             try:
                 async with fake.open(settled=False) as client:
+                    place = "the block"
                     assert await client.command("display-message", "-p", "x") == ["x"]
                     async with client.events() as events:
                         await client.batch([("display-message", "-p", "x")] * 3)
@@ -789,7 +792,9 @@ serve(lambda line: {listing} if b"list-clients" in line else answer(line))
             finally:
                 trio.lowlevel.remove_instrument(instrument)
         fake.assert_gone()
-    assert step > 5
+        if scope.cancelled_caught:
+            struck.add(place)
+    assert struck == {"opening", "the block"}
 
 
 def test_a_keyboard_interrupt_ends_the_program_and_tmux(fake: Fake) -> None:
