@@ -11,21 +11,30 @@
     ├── LayoutError             not a tmux layout, or its checksum is wrong (also a ValueError)
     ├── PaneNotFound            there is no such pane (any more)
     ├── PaneDead                the pane's program has ended, so it can't be typed to
-    └── OpenError               the connection could not be made; what to do is in the message
-        ├── TmuxNotFound        no tmux program
-        ├── UnsupportedVersion  tmux is older than 3.2
-        ├── NoServer            no tmux server listens on the socket
-        ├── SessionNotFound     the server has no such session
-        ├── SocketPathTooLong   the path does not fit into a socket address
-        ├── AccessDenied        the socket belongs to somebody else
-        └── StartTimeout        tmux was started and stayed silent
+    ├── OpenError               the connection could not be made; what to do is in the message
+    │   ├── TmuxNotFound        no tmux program
+    │   ├── UnsupportedVersion  tmux is older than 3.2
+    │   ├── NoServer            no tmux server listens on the socket
+    │   ├── SessionNotFound     the server has no such session
+    │   ├── SocketPathTooLong   the path does not fit into a socket address
+    │   ├── AccessDenied        the socket belongs to somebody else
+    │   └── StartTimeout        tmux was started and stayed silent
+    └── TmuxSwarmError          a swarm can't do what was asked
+        ├── InvalidSwarm        a description of agents is wrong (also a ValueError)
+        ├── AgentNotFoundError  the swarm has no such agent (also a ValueError)
+        ├── AgentExistsError    the swarm has an agent of that id already (also a ValueError)
+        ├── PaneDeadError       the agent's program has ended
+        ├── SessionNotFoundError   the swarm is not running, or not any more
+        ├── SessionCreationError   the swarm's session could not be made
+        │   └── SwarmRunning    a swarm of that name runs already
+        └── CommandTimeoutError tmux did not answer in time
 
 The message is for people. Programs use the fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class TmuxError(Exception):
@@ -201,6 +210,84 @@ class StartTimeout(OpenError):
 
     def __init__(self, seconds: float, detail: str) -> None:
         super().__init__(f"tmux was started and stayed silent for {seconds:g} s: {detail}")
+        self.seconds = seconds
+
+
+class TmuxSwarmError(TmuxError):
+    """A swarm can't do what was asked; the root of the errors of swarms."""
+
+
+class InvalidSwarm(TmuxSwarmError, ValueError):
+    """A description of agents is wrong; `where` names the part of it (``agents.web.stop``)."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class AgentNotFoundError(TmuxSwarmError, ValueError):
+    """The swarm has no agent `agent_id`; it has `known`."""
+
+    def __init__(self, agent_id: str, known: Iterable[str] = ()) -> None:
+        self.agent_id = agent_id
+        self.known = tuple(known)
+        there = ", ".join(self.known[:20]) + (", …" if len(self.known) > 20 else "")
+        super().__init__(f"there is no agent {agent_id!r}; there is {there or 'none at all'}")
+
+
+class AgentExistsError(TmuxSwarmError, ValueError):
+    """The swarm has an agent `agent_id` already."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"there is an agent {agent_id!r} already: choose another id, or remove that one first"
+        )
+        self.agent_id = agent_id
+
+
+class PaneDeadError(TmuxSwarmError):
+    """The program of agent `agent_id` has ended, so it can't be talked to."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"the program of agent {agent_id!r} has ended; start it again to talk to it"
+        )
+        self.agent_id = agent_id
+
+
+class SessionNotFoundError(TmuxSwarmError):
+    """The swarm `cluster_id` is not running, or not any more."""
+
+    def __init__(self, cluster_id: str, advice: str = "start it first") -> None:
+        super().__init__(f"the swarm {cluster_id!r} is not running: {advice}")
+        self.cluster_id = cluster_id
+
+
+class SessionCreationError(TmuxSwarmError):
+    """The session of the swarm `cluster_id` could not be made."""
+
+    def __init__(self, cluster_id: str, why: str) -> None:
+        super().__init__(f"the swarm {cluster_id!r} can't be started: {why}")
+        self.cluster_id = cluster_id
+
+
+class SwarmRunning(SessionCreationError):
+    """A swarm of that name runs already; `master_pid` drives it (None: nobody, it was kept)."""
+
+    def __init__(self, cluster_id: str, master_pid: int | None) -> None:
+        if master_pid is None:
+            why = "it runs already, kept by a program that has ended; take it over with adopt=True"
+        else:
+            why = f"process {master_pid} runs it; end that one or choose another cluster_id"
+        super().__init__(cluster_id, why)
+        self.master_pid = master_pid
+
+
+class CommandTimeoutError(TmuxSwarmError):
+    """tmux did not answer within `seconds` to what `doing` names."""
+
+    def __init__(self, doing: str, seconds: float) -> None:
+        super().__init__(f"tmux did not answer within {seconds:g} s: {doing}")
         self.seconds = seconds
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tmuxcc.cli.processes import processes_with
+from tmuxcc.swarm.processes import processes_with
 
 PATIENCE = 30.0
 """Seconds until a condition that does not come is a failure. Nothing waits so long that works."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tmuxcc.cli.processes import processes_with
 from tmuxcc.cli.run import split_command
 from tmuxcc.cli.text import ColourFilter
+from tmuxcc.swarm.processes import processes_with
 
 from .helpers import (
     argv,

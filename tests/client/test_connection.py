@@ -40,7 +40,7 @@ from tmuxcc.protocol.events import Event
 from ..fake_tmux import install, is_gone, pids
 
 GUARD = 20
-QUESTIONS = 4
+QUESTIONS = 5
 """What a client asks of itself before its block is entered; one more follows."""
 
 
@@ -640,7 +640,7 @@ die()
     async with fake.open() as client:
         client.add_tap(lambda event: seen.append(event.data), tmuxcc.Output)
         await fake.go()
-        await client._stream.wait_ended()
+        await client._channel.stream.wait_ended()
     assert seen == [b"line %d" % n for n in range(1000)]
 
 

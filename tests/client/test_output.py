@@ -377,7 +377,7 @@ def test_the_mark_is_taken_out_wherever_it_is_cut(end: bytes, status: ExitStatus
             assert not log.ended
             log.receive(data[start:stop])
         assert log.ended
-        assert log.ended_by_mark
+        assert log.end_mark == NONCE.encode()
         assert log.exit_status == status
         assert b"".join(c.data for c in drained(stream)) == data[: -len(mark)]
 
@@ -417,7 +417,7 @@ def test_a_forged_or_unfinished_mark_is_output(forged: bytes) -> None:
         log.receive(b"b" + forged)
         assert not log.ended
         log.finish(ExitStatus(None, None))
-        assert not log.ended_by_mark
+        assert not log.end_mark
         [chunk] = drained(stream)
         assert chunk == Chunk(0, b"a" + forged + b"b" + forged)
         assert log.end == len(chunk.data)

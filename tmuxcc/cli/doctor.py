@@ -31,9 +31,9 @@ from ..client.rows import ClientRow, list_rows
 from ..client.start import Server, find_server
 from ..errors import CommandError, OpenError, TmuxError
 from ..protocol import CAPABILITIES, HAZARDS, OLDEST_SUPPORTED, TmuxVersion, parse_version
+from ..swarm.processes import all_processes, command_line, is_listening, process_state
 from .folder import SOCKET, abandoned_folders, run_folders
 from .options import Target, take_target, target_options
-from .processes import all_processes, command_line, is_listening, process_state
 
 PATIENCE = 5.0
 """Seconds that a tmux command may take; a server that hangs is a finding, not a reason to."""

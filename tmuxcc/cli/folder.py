@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .processes import is_listening
+from ..swarm.processes import is_listening
 
 SOCKET = "socket"
 CONFIGURATION = "tmux.conf"

@@ -24,8 +24,8 @@ from ..client.client import Client, open_client
 from ..client.output import ExitStatus, LostOutput
 from ..client.start import created_options
 from ..errors import TmuxError
+from ..swarm.processes import process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
-from .processes import process_state, processes_with, send_signal
 from .text import Writer
 
 HISTORY = 8 << 20

@@ -1,7 +1,8 @@
 """The client: one attached tmux control client, its commands, events and panes.
 
-Start with `open_client`. How a client is started is in start.py, how bytes come and go in
-connection.py, what is known of panes in panes.py; here is what a program does with a tmux server.
+Start with `open_client`. How a client is started is in start.py, how a command gets onto a
+connection in channel.py, how bytes come and go in connection.py, how another connection follows
+in reconnect.py, what is known of panes in panes.py; here is what a program does with a tmux server.
 """
 
 from __future__ import annotations
@@ -13,27 +14,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast, overload
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ..errors import (
     ConnectionClosed,
     InvalidCommand,
-    OpenError,
     PaneNotFound,
     TmuxError,
     UnsupportedVersion,
 )
-from ..protocol import (
-    OLDEST_SUPPORTED,
-    Line,
-    Request,
-    TmuxVersion,
-    command_name,
-    encode_command,
-    parse_version,
-    prepare,
-    result,
-)
+from ..protocol import OLDEST_SUPPORTED, TmuxVersion, result
 from ..protocol.commands import Argument
 from ..protocol.events import (
     ClientDetached,
@@ -41,9 +31,9 @@ from ..protocol.events import (
     Event,
     ExtendedOutput,
     LayoutChange,
+    Message,
     Output,
     Pause,
-    Reply,
     SessionChanged,
     SessionsChanged,
     SubscriptionChanged,
@@ -51,19 +41,25 @@ from ..protocol.events import (
     WindowClose,
     WindowPaneChanged,
 )
-from .connection import FENCE, Connection
-from .events import EventStream, Listeners
+from .background import background, holds_cancellation
+from .channel import Channel
+from .connection import Connection
+from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
 from .pane import Pane
 from .panes import PaneTable
 from .program import new_nonce, wrapped
+from .reconnect import Reconnector
 from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
-    PAUSE_AFTER,
+    Greeting,
+    Server,
     attach_command,
+    client_flags,
     create_command,
     created_options,
     find_server,
+    greet,
     program_version,
     wait_attached,
 )
@@ -92,16 +88,6 @@ class ClientStatistics:
     command_connection: bool
 
 
-@frozen(eq=False)
-class _Sent:
-    request: Request
-    connection: Connection
-
-    @property
-    def is_pending(self) -> bool:
-        return not self.request.done and self.connection.closed is None
-
-
 class Created(str):
     """The id of what was made, and beside it the ids of all that came with it."""
 
@@ -117,44 +103,47 @@ class Created(str):
         return created
 
 
-_CREATED_FORMAT = "#{session_id} #{window_id} #{pane_id}"
-
-# What a caller of these means by "its client" is the connection that streams.
-_STREAM_COMMANDS = frozenset(
-    "attach-session detach-client refresh-client suspend-client switch-client".split()
-)
+_CREATED_FORMAT = "#{session_id} #{window_id} #{pane_id} #{pane_pid}"
 
 
 class Client:
     """A client that is attached to one session; `open_client` makes it.
 
-    `version` is that of the server. `generation` counts connections: ids that were learnt in one
-    mean nothing in the next.
+    `version` is that of the server. `generation` counts connections, all of them to one server:
+    what is of a connection, such as a subscription made with ``refresh-client``, ends with it.
     """
 
-    def __init__(self, connection: Connection, *, history: int, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        server: Server,
+        *,
+        size: tuple[int, int] | None,
+        history: int,
+        reconnect: bool,
+        nursery: trio.Nursery,
+    ) -> None:
         self.generation = 1
         self.version: TmuxVersion = OLDEST_SUPPORTED
         self.session_id = ""
         self.server_pid = 0
         self.client_pid = 0
+        self._server = server
+        self._size = size
+        self._reconnect = reconnect
         self._nursery = nursery
-        self._stream = connection
-        self._side: Connection | None = None
-        self._side_ready = False
+        self._channel = Channel(connection)
+        self._begun = trio.Event()
+        self._reconnector: Reconnector | None = None
         self._failure: Exception | None = None
-        self._others_changed = trio.Event()
-        self._gone: set[str] = set()
-        self._event_streams: set[EventStream[object]] = set()
-        self._shadowed: frozenset[str] = frozenset()
-        self._hidden: set[bytes] = set()
-        self._window_changes: list[_Sent] = []
         self._subscriptions = 0
+        self._wanted: dict[str, tuple[str, ...]] = {}
+        """The commands that each new connection is sent."""
         self._panes = PaneTable(
             history=history,
             command=self.command,
-            ordered_command=self._ordered_command,
-            ordered_line=self._ordered_line,
+            ordered_command=self._channel.ordered_command,
+            ordered_line=self._channel.ordered_line,
             start_soon=self._start_soon,
         )
         self._listeners = Listeners(
@@ -162,10 +151,11 @@ class Client:
                 Output: self._panes.receive_output,
                 ExtendedOutput: self._panes.receive_output,
                 Pause: self._panes.receive_pause,
-                SessionChanged: self._session_changed,
-                ClientSessionChanged: self._note_other_clients,
-                ClientDetached: self._note_other_clients,
+                SessionChanged: self._note_session,
+                ClientSessionChanged: self._channel.receive_other_client,
+                ClientDetached: self._channel.receive_other_client,
                 LayoutChange: self._panes.receive_hint,
+                Message: self._panes.receive_hint,
                 SessionsChanged: self._panes.receive_hint,
                 SubscriptionChanged: self._panes.receive_hint,
                 UnlinkedWindowClose: self._panes.receive_hint,
@@ -186,15 +176,8 @@ class Client:
         still runs and its reply is dropped.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        line = self._prepare(argv)
-        if self._must_wait(line):
-            await self._wait_turn(line)
-        sent = self._send(line)
-        await sent.connection.wait_reply(sent.request)
-        answer = result(sent.request)
-        if isinstance(answer, TmuxError):
-            raise answer
-        return answer
+        sent = await self._channel.send(argv)
+        return await sent.lines()
 
     async def batch(self, commands: Iterable[Sequence[Argument]]) -> list[list[str] | TmuxError]:
         """Run commands one behind the other without waiting in between.
@@ -204,25 +187,34 @@ class Client:
         connection; `InvalidCommand` is raised before any is sent.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        lines = [self._prepare(argv) for argv in commands]
-        sent: list[_Sent] = []
+        lines = [self._channel.prepare(argv) for argv in commands]
+        sent = await self._channel.send_all(lines)
         try:
-            for line in lines:
-                if self._must_wait(line):
-                    self._flush()
-                    await self._wait_turn(line)
-                sent.append(self._send(line, flush=False))
-            self._flush()
             for one in sent:
-                if not one.request.done:
-                    await one.connection.wait_reply(one.request)
+                await one.wait()
         except BaseException:
-            self._flush()
             for one in sent:
-                if not one.request.done:
-                    one.connection.queue.abandon(one.request)
+                one.abandon()
             raise
         return [result(one.request) for one in sent]
+
+    def command_nowait(self, *argv: Argument) -> None:
+        """Send one tmux command at once; its reply is dropped.
+
+        Raises `InvalidCommand` as `command` does, and for commands that may have to wait for their
+        turn; `ConnectionClosed` also while the client is not connected for the moment.
+        """
+        self._channel.post(argv)
+
+    async def wait_connected(self) -> int:
+        """Wait until commands can be sent, with ``reconnect=True`` perhaps again; the generation.
+
+        Raises `ConnectionClosed` if that is over for good. That a connection has ended shows in
+        what it is used for: an error of a command, a `Gap`, `Reconnected` among the events.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._channel.wait_connected()
+        return self.generation
 
     # Events
 
@@ -244,7 +236,7 @@ class Client:
         Whoever asks for `Output` gets `ExtendedOutput` too, which is what tmux sends while flow
         control is on.
         """
-        return self._event_stream(lambda put: self._listeners.add(put, classes))
+        return self._listeners.stream(classes)
 
     @asynccontextmanager
     async def watch_format(
@@ -268,21 +260,23 @@ class Client:
         name = f"tmuxcc-{self._subscriptions}"
         one_line = f"#{{={MAX_TEXT}:{format}}}" if "#{" in format else format
 
-        def subscribe(put: Callable[[Event], object]) -> Callable[[], None]:
-            def filtered(event: Event) -> None:
-                if isinstance(event, SubscriptionChanged) and event.name == name:
-                    put(event)
+        def is_ours(event: Event) -> bool:
+            return isinstance(event, SubscriptionChanged) and event.name == name
 
-            return self._listeners.add(filtered, (SubscriptionChanged,))
-
-        async with self._event_stream(subscribe) as stream:
-            await self.command("refresh-client", "-B", f"{name}:{what}:{one_line}")
+        command = ("refresh-client", "-B", f"{name}:{what}:{one_line}")
+        async with self._listeners.stream((SubscriptionChanged,), is_ours) as stream:
+            self._wanted[name] = command
             try:
+                try:
+                    await self.command(*command)
+                except ConnectionClosed:
+                    # If there is another connection, it is told.
+                    await self.wait_connected()
                 yield cast("EventStream[SubscriptionChanged]", stream)
             finally:
-                if self._stream.closed is None:
-                    removal = self._send(self._prepare(("refresh-client", "-B", name)))
-                    removal.connection.queue.abandon(removal.request)
+                del self._wanted[name]
+                if self._channel.stream.closed is None:
+                    self._channel.post(("refresh-client", "-B", name))
 
     def add_tap(self, function: Callable[..., object], *classes: type) -> Callable[[], None]:
         """Have `function(event)` called at once for each event of these classes (none: all).
@@ -380,89 +374,23 @@ class Client:
 
     def statistics(self) -> ClientStatistics:
         """What the client has done and holds, as of now."""
-        stream, logs = self._stream, self._panes.logs()
+        channel, logs = self._channel, self._panes.logs()
         return ClientStatistics(
             generation=self.generation,
-            bytes_received=stream.bytes_received,
-            commands_sent=stream.requests_sent
-            + (self._side.requests_sent if self._side is not None else 0),
-            in_flight=len(stream.queue),
-            abandoned=stream.queue.abandoned,
-            unsolicited_replies=stream.queue.unsolicited,
+            bytes_received=channel.bytes_received,
+            commands_sent=channel.commands_sent,
+            in_flight=len(channel.stream.queue),
+            abandoned=channel.stream.queue.abandoned,
+            unsolicited_replies=channel.unsolicited_replies,
             listeners=len(self._listeners),
             panes=len(logs),
             output_bytes=sum(log.end for log in logs),
             gaps=sum(log.gaps for log in logs),
             pauses=self._panes.pauses,
-            command_connection=self._side_ready,
+            command_connection=channel.side_ready,
         )
 
-    # How a command is sent
-
-    def _prepare(self, argv: Sequence[Argument]) -> Line:
-        line = prepare(argv, self.version, self._shadowed)
-        return evolve(line, data=self._unaliased(line.data)) if self._hidden else line
-
-    def _unaliased(self, line: bytes) -> bytes:
-        """The line with a name that its user has not redefined: one letter less will do."""
-        name = line.rstrip(b"\n").partition(b" ")[0]
-        return name[:-1] + line[len(name) :] if name in self._hidden else line
-
-    def _connection_for(self, line: Line) -> Connection:
-        if (
-            self._side is None
-            or not self._side_ready
-            or self._side.closed is not None
-            or self._stream.closed is not None
-        ):
-            return self._stream
-        name = command_name(line.argv)
-        if name in _STREAM_COMMANDS or (name == "display-message" and b"client_" in line.data):
-            return self._stream
-        return self._side
-
-    def _must_wait(self, line: Line) -> bool:
-        return line.destroys or self._connection_for(line).is_full
-
-    async def _wait_turn(self, line: Line) -> None:
-        while True:
-            await self._connection_for(line).wait_room()
-            pending = next((c for c in self._window_changes if c.is_pending), None)
-            if not line.destroys or pending is None:
-                return
-            # Then look again: somebody else who waited may have gone first.
-            await pending.connection.wait_done(pending.request)
-
-    def _send(self, line: Line, *, flush: bool = True) -> _Sent:
-        connection = self._connection_for(line)
-        request = connection.send(line.argv, line=line.data, fenced=line.fenced, flush=flush)
-        sent = _Sent(request, connection)
-        if line.changes_window:
-            self._window_changes = [c for c in self._window_changes if not c.request.done]
-            self._window_changes.append(sent)
-        return sent
-
-    def _flush(self) -> None:
-        self._stream.flush()
-        if self._side is not None:
-            self._side.flush()
-
-    async def _ordered_command(self, *argv: Argument) -> list[str]:
-        line = self._prepare(argv)
-        await self._stream.wait_room()
-        request = self._stream.send(line.argv, line=line.data, fenced=line.fenced)
-        await self._stream.wait_reply(request)
-        answer = result(request)
-        if isinstance(answer, TmuxError):
-            raise answer
-        return answer
-
-    async def _ordered_line(self, commands: Sequence[Sequence[str]]) -> Sequence[Reply]:
-        lines = [self._unaliased(encode_command(*argv)).rstrip(b"\n") for argv in commands]
-        await self._stream.wait_room()
-        request = self._stream.send(commands[-1], line=b" ; ".join(lines) + b"\n", fenced=True)
-        await self._stream.wait_reply(request)
-        return request.replies
+    # Helpers
 
     async def _create(
         self,
@@ -478,15 +406,15 @@ class Client:
         if argv is not None:
             words += ["--", *self.wrap(argv)]
         lines = await self.command(*words)
-        ids = lines[0].split(" ")
-        return Created(ids[own], *ids)
+        *ids, pid = lines[0].split(" ")
+        created = Created(ids[own], *ids)
+        if argv is not None:
+            self._panes.watch(created.pane_id, int(pid))
+        return created
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """`argv` under the wrapper that tells its end in its output, which this client will see."""
-        nonce = new_nonce()
-        # Known before it is used: a pane may write before the reply that names it is read.
-        self._panes.nonces.add(nonce.encode())
-        return wrapped(argv, nonce)
+        return self._panes.wrap(argv)
 
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a task of our own. That connection or pane are gone is told to callers, not by it."""
@@ -498,136 +426,85 @@ class Client:
 
         self._nursery.start_soon(run)
 
-    # What the reader calls
+    # Start and end
 
-    def _session_changed(self, event: SessionChanged) -> None:
+    async def _begin(self) -> None:
+        """Learn whom we talk to, say how we want to be treated, and start what goes on beside."""
+        greeting = await greet(self._channel.stream)
+        if greeting.version < OLDEST_SUPPORTED:
+            raise UnsupportedVersion(greeting.version.text)
+        self._use(self._channel.stream, greeting)
+        if self._size is not None:
+            self._wanted["size"] = ("refresh-client", "-C", f"{self._size[0]}x{self._size[1]}")
+            await self.command(*self._wanted["size"])
+        if self._reconnect:
+            self._reconnector = Reconnector(
+                self._server,
+                greeting,
+                session_id=lambda: self.session_id,
+                flags=client_flags(self._size),
+                take_over=self._take_over,
+                deliver=self._listeners.deliver,
+                give_up=self._fail,
+            )
+            self._channel.reconnects = True
+        self._begun.set()
+        self._start_soon(self._panes.look_for_deaths)
+        self._start_soon(self._channel.keep_commands_quick, self._open_side)
+
+    def _use(self, connection: Connection, greeting: Greeting) -> None:
+        self.version = greeting.version
+        self.session_id = greeting.session_id
+        self.server_pid, self.client_pid = greeting.server_pid, greeting.client_pid
+        self._panes.connected(greeting.client_name, is_local=self._server.transport.is_local)
+        self._channel.use(connection, greeting)
+
+    def _take_over(self, connection: Connection, greeting: Greeting) -> None:
+        """Go on with another connection. Raises `ConnectionClosed` if that has ended already."""
+        self._use(connection, greeting)
+        for command in self._wanted.values():
+            self._channel.post(command)
+        self.generation += 1
+        self._listeners.note_reconnected(Reconnected(self.generation))
+        self._panes.reconnected()
+
+    def _note_session(self, event: SessionChanged) -> None:
         self.session_id = event.session_id
 
-    def _note_other_clients(self, event: ClientSessionChanged | ClientDetached) -> None:
-        if isinstance(event, ClientDetached):
-            self._gone.add(event.client)
-        else:
-            self._gone.discard(event.client)
-        self._others_changed.set()
-
-    def _event_stream(
-        self, subscribe: Callable[[Callable[[Event], object]], Callable[[], None]]
-    ) -> EventStream[object]:
-        def add(put: Callable[[Event], object]) -> Callable[[], None]:
-            remove = subscribe(put)
-            self._event_streams.add(stream)
-
-            def remove_both() -> None:
-                self._event_streams.discard(stream)
-                remove()
-
-            if self._stream.closed is not None:
-                stream.fail(self._stream.closed)
-            return remove_both
-
-        stream: EventStream[object] = EventStream(add)
-        return stream
-
-    # Start and end
+    async def _open_side(self) -> Connection:
+        """Start a second connection, for commands."""
+        command = attach_command(self.session_id, ["no-output", "ignore-size"])
+        side = Connection(open_process(self._server.argv(*command)))
+        self._channel.side = side
+        self._nursery.start_soon(self._channel.run_side, side)
+        await wait_attached(side, self._server, self.session_id)
+        return side
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, body: trio.CancelScope) -> None:
-        """Read until the end of the connection; what a tap raises ends the body."""
+        """Read until the end of the last connection; what a tap raises ends the body."""
+        stream = self._channel.stream
         try:
-            await self._stream.run()
+            await stream.run()
+            if self._reconnect:
+                await self._begun.wait()
+                assert self._reconnector is not None
+                await self._reconnector.run(stream)
         except Exception as error:
             self._failure = error
             body.cancel()
         self._fail()
 
     async def _aclose(self) -> None:
-        for connection in (self._side, self._stream):
-            if connection is not None:
-                await connection.aclose()
+        await self._channel.aclose()
         self._fail()
 
-    def _fail(self) -> None:
-        error = self._stream.closed or ConnectionClosed("the client was closed")
-        self._panes.fail(error)
-        for stream in tuple(self._event_streams):
-            stream.fail(error)
-
-    async def _greet(self, size: tuple[int, int] | None) -> None:
-        """Learn who we talk to, and say how we want to be treated."""
-        # Names are cut short, and tmux completes them: aliases that could hide them are not known.
-        commands: list[tuple[str, ...]] = [
-            (FENCE, "-p", "#{version}"),
-            (FENCE, "-p", "#{pid} #{client_pid} #{session_id}"),
-            ("show-option", "-s", "command-alias"),
-            ("list-command", "-F", "#{command_list_name}"),
-        ]
-        if size is not None:
-            commands.append(("refresh-clien", "-C", f"{size[0]}x{size[1]}"))
-        results = await self.batch(commands)
-        for answer in results:
-            if isinstance(answer, TmuxError):
-                raise answer
-        version, ids, aliases, commands_there, *_ = results
-        assert isinstance(version, list)
-        assert isinstance(ids, list)
-        assert isinstance(aliases, list)
-        assert isinstance(commands_there, list)
-        self.version = parse_version(version[0])
-        server_pid, client_pid, self.session_id = ids[0].split(" ")
-        self.server_pid, self.client_pid = int(server_pid), int(client_pid)
-        # An alias of the user's may hide a command and run any number of others.
-        names = (re.match(r'command-alias\[\d+\] "?([^= ]+)=', line) for line in aliases)
-        self._shadowed = frozenset(name[1] for name in names if name is not None)
-        self._hidden = {name.encode() for name in self._shadowed.intersection(commands_there)}
-
-    async def _note_end(self, side: Connection) -> None:
-        await side.wait_ended()
-        self._others_changed.set()
-
-    async def _keep_commands_quick(self, open_side: Callable[[], Awaitable[Connection]]) -> None:
-        """While others are attached, have a second connection for commands. Until cancelled.
-
-        Alone, tmux slows a flooding program down to our pace, and replies come in between. With
-        another client attached it does not, and they queue up behind all that was written.
-        """
-        own = {self.client_pid}
-        while True:
-            try:
-                lines = await self.command("list-clients", "-F", "#{client_pid} #{client_name}")
-            except ConnectionClosed:
-                if self._stream.closed is not None:
-                    return
-                # It was the second connection that has just been ended.
-                self._side, self._side_ready = None, False
-                continue
-            clients = {name: int(pid) for pid, _, name in (line.partition(" ") for line in lines)}
-            # tmux 3.8 tells of a client that goes before it takes it from the list.
-            self._gone.intersection_update(clients)
-            others = {pid for name, pid in clients.items() if name not in self._gone} - own
-            if others and self._side is None:
-                # Where that fails, commands are slow and nothing worse.
-                with suppress(ConnectionClosed, OpenError):
-                    side = await open_side()
-                    request = side.send(("display-message", "-p", "#{client_pid}"))
-                    await side.wait_reply(request)
-                    own.add(int(request.replies[0].lines[0]))
-                    self._side_ready = True
-                    self._start_soon(self._note_end, side)
-            elif not others and self._side is not None:
-                self._side_ready = False
-                own = {self.client_pid}
-                await self._side.wait_idle()
-                await self._side.end()
-            await self._others_changed.wait()
-            self._others_changed = trio.Event()
-            if self._side is not None and self._side.closed is not None:
-                self._side, self._side_ready = None, False
-
-
-def _holds_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[0] is not None
-    return isinstance(error, trio.Cancelled)
+    def _fail(self, error: ConnectionClosed | None = None) -> None:
+        """No other connection follows; tell everybody."""
+        self._channel.fail(error)
+        closed = self._channel.closed or ConnectionClosed("the client was closed")
+        self._panes.fail(closed)
+        self._listeners.fail(closed)
 
 
 @asynccontextmanager
@@ -645,6 +522,7 @@ async def open_client(
     env: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
     history: int = HISTORY,
+    reconnect: bool = False,
 ) -> AsyncIterator[Client]:
     """Attach to a tmux session; a `Client` for the time of the block.
 
@@ -652,6 +530,13 @@ async def open_client(
     started and no session made unless `create` is set, which then takes `cwd`, `env` and `argv`
     for its first pane as `Client.new_window` does. The sizes of windows are not influenced unless
     a `size` (columns, rows) is given. `history` bounds the output kept of each pane, in bytes.
+
+    With `reconnect` the client attaches again when its connection has ended, by whatever cause, if
+    the same server still has the same session: `Client.generation` counts up, a `Gap` stands in
+    every pane's output and `Reconnected` among the events, `size` and `Client.watch_format` go
+    on. Commands that were on their way raise `ConnectionClosed`, since nobody knows whether they
+    were run; those that come later wait until the client is connected, or that has failed, which
+    takes some seconds at most.
 
     Raises, before the block is entered, an `OpenError`: `TmuxNotFound`, `UnsupportedVersion`,
     `NoServer`, `SessionNotFound`, `SocketPathTooLong`, `AccessDenied` or `StartTimeout`. Exceptions
@@ -670,55 +555,33 @@ async def open_client(
     if not create and (cwd is not None or env is not None or argv is not None):
         raise ValueError("cwd, env and argv are for a session that is made: create=True")
     await program_version(server)
-    flags = [f"pause-after={PAUSE_AFTER}", *([] if size else ["ignore-size"])]
     nonce = new_nonce()
+    program = wrapped(argv, nonce) if argv is not None else []
     if create:
         assert session is not None
-        command = create_command(session, flags, size, cwd, env)
-        command += ["--", *wrapped(argv, nonce)] if argv is not None else []
+        command = create_command(session, client_flags(size), size, cwd, env, program)
     else:
-        command = attach_command(session, flags)
-    error: BaseException | None = None
+        command = attach_command(session, client_flags(size))
     client: Client | None = None
     try:
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             connection = Connection(open_process(server.argv(*command)))
-            client = Client(connection, history=history, nursery=nursery)
+            client = Client(
+                connection, server, size=size, history=history, reconnect=reconnect, nursery=nursery
+            )
             client._panes.nonces.add(nonce.encode())
-
-            async def open_side() -> Connection:
-                side_command = attach_command(client.session_id, ["no-output", "ignore-size"])
-                side = Connection(open_process(server.argv(*side_command)))
-                client._side = side
-                nursery.start_soon(side.run)
-                await wait_attached(side, server, client.session_id)
-                return side
-
-            try:
-                with trio.CancelScope() as body:
-                    nursery.start_soon(client._run, body)
-                    await wait_attached(connection, server, session)
-                    await client._greet(size)
-                    if client.version < OLDEST_SUPPORTED:
-                        raise UnsupportedVersion(client.version.text)
-                    client._start_soon(client._panes.look_for_deaths)
-                    client._start_soon(client._keep_commands_quick, open_side)
-                    yield client
-            except BaseException as raised:
-                # A cancellation is for the scopes around, all else comes out as it is.
-                if _holds_cancellation(raised):
-                    raise
-                error = raised
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseException:
-        if error is None:
+            with trio.CancelScope() as body:
+                nursery.start_soon(client._run, body)
+                await wait_attached(connection, server, session)
+                await client._begin()
+                yield client
+    except BaseException as error:
+        # What a tap has raised may be the cause of this.
+        if client is None or client._failure is None or holds_cancellation(error):
             raise
     finally:
         # Also when the caller was cancelled, which comes out of the nursery and not of its block.
         if client is not None:
             await client._aclose()
-    if client is not None and client._failure is not None:
+    if client._failure is not None:
         raise client._failure
-    if error is not None:
-        raise error

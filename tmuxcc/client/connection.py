@@ -232,7 +232,6 @@ class Connection:
     async def _read(self) -> None:
         fd = self.process.stdout_fd
         parser = self._parser
-        deliver = self.deliver
         while True:
             try:
                 data = os.read(fd, READ_SIZE)
@@ -247,6 +246,7 @@ class Connection:
             self.bytes_received += len(data)
             if self.bytes_received > self._burst_at:
                 self._burst.set()
+            deliver = self.deliver
             for event in parser.receive_data(data):
                 cls = type(event)
                 if cls is ExtendedOutput or cls is Output:

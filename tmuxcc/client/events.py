@@ -33,11 +33,26 @@ class EventsLost:
     count: int
 
 
+@frozen
+class Reconnected:
+    """Where a client has connected again: what happened in between was not seen.
+
+    `generation` is that of the connection from which the following events come.
+    """
+
+    generation: int
+
+
 class Listeners:
-    """Which functions want which classes of events; `own` are called behind all the others."""
+    """Which functions and streams want which classes of events.
+
+    `own` are called behind all the others.
+    """
 
     def __init__(self, own: Mapping[type, Callable[..., object]] | None = None) -> None:
         self._own = dict(own or {})
+        self._streams: set[EventStream[object]] = set()
+        self._failure: Exception | None = None
         self._functions: list[tuple[Callable[[Event], object], frozenset[type]]] = []
         self._by_class: dict[type, tuple[Callable[[Event], object], ...]] = {}
         self._sort()
@@ -65,6 +80,37 @@ class Listeners:
 
         return remove
 
+    def stream(
+        self, classes: tuple[type, ...], wanted: Callable[[Event], bool] | None = None
+    ) -> EventStream[object]:
+        """The events of these classes (none: all), or those of them that are `wanted`."""
+
+        def subscribe(put: Callable[[Event], object]) -> Callable[[], None]:
+            remove = self.add(_filtered(put, wanted), classes)
+            self._streams.add(stream)
+
+            def remove_both() -> None:
+                self._streams.discard(stream)
+                remove()
+
+            if self._failure is not None:
+                stream.fail(self._failure)
+            return remove_both
+
+        stream: EventStream[object] = EventStream(subscribe)
+        return stream
+
+    def note_reconnected(self, event: Reconnected) -> None:
+        """Put the sign of a new connection into every stream."""
+        for stream in self._streams:
+            stream.put(event)
+
+    def fail(self, error: Exception) -> None:
+        """No other event will come: raise `error` in every stream behind the last one."""
+        self._failure = error
+        for stream in self._streams:
+            stream.fail(error)
+
     def deliver(self, event: Event) -> None:
         """Call the functions that want `event`, in the order in which they were added."""
         for function in self._by_class[type(event)]:
@@ -80,12 +126,26 @@ class Listeners:
         }
 
 
+def _filtered(
+    put: Callable[[Event], object], wanted: Callable[[Event], bool] | None
+) -> Callable[[Event], object]:
+    if wanted is None:
+        return put
+
+    def put_wanted(event: Event) -> None:
+        if wanted(event):
+            put(event)
+
+    return put_wanted
+
+
 class EventStream(Generic[T]):
     """Events as they come; use it with ``async with`` and iterate over it.
 
     Gives each event once, to one task at a time, and `EventsLost` where more than `MAX_EVENTS`
-    waited. After the last event of the connection it raises `ConnectionClosed`. Waiting is a
-    cancellation point, and a cancelled wait loses nothing.
+    waited; `Reconnected` where a client with ``reconnect=True`` has made a new connection. After
+    the last event it raises `ConnectionClosed`. Waiting is a cancellation point, and a cancelled
+    wait loses nothing.
     """
 
     def __init__(
@@ -93,7 +153,7 @@ class EventStream(Generic[T]):
     ) -> None:
         self._subscribe = subscribe
         self._remove: Callable[[], None] | None = None
-        self._events: deque[T] = deque()
+        self._events: deque[T | Reconnected] = deque()
         self._lost = 0
         self._failure: Exception | None = None
         self._waiting: trio.lowlevel.Task | None = None
@@ -101,7 +161,7 @@ class EventStream(Generic[T]):
 
     async def __aenter__(self) -> EventStream[T]:
         await trio.lowlevel.checkpoint()
-        self._remove = self._subscribe(self._put)  # type: ignore[arg-type]  # only T is put
+        self._remove = self._subscribe(self.put)  # type: ignore[arg-type]  # only T is put
         return self
 
     async def __aexit__(
@@ -127,7 +187,7 @@ class EventStream(Generic[T]):
     def __aiter__(self) -> EventStream[T]:
         return self
 
-    async def __anext__(self) -> T | EventsLost:
+    async def __anext__(self) -> T | EventsLost | Reconnected:
         if self._waiting is not None:
             raise trio.BusyResourceError("another task is reading this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -148,7 +208,8 @@ class EventStream(Generic[T]):
             return EventsLost(count)
         return self._events.popleft()
 
-    def _put(self, event: T) -> None:
+    def put(self, event: T | Reconnected) -> None:
+        """Have the reader get `event` next, behind those that wait."""
         if len(self._events) == MAX_EVENTS:
             self._events.popleft()
             self._lost += 1

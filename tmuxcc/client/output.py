@@ -54,8 +54,9 @@ class Gap:
 
     `size` is how many bytes, None where nobody knows. `cause` is ``"overflow"`` (the reader was
     too slow), ``"pause"`` (tmux stopped sending), ``"seed"`` (output was stopped to take an exact
-    snapshot), ``"history"`` (`since` lies before what is kept) or ``"spool"`` (the temporary file
-    could not be written).
+    snapshot), ``"history"`` (`since` lies before what is kept), ``"spool"`` (the temporary file
+    could not be written), ``"reconnect"`` (the connection was made anew) or ``"limit"`` (the
+    program wrote more than it is allowed to).
     """
 
     offset: int
@@ -84,7 +85,15 @@ class ExitStatus:
         return self.code == 0
 
 
-Item: TypeAlias = Chunk | Gap | Snapshot
+@frozen
+class Restarted:
+    """Here the pane's program ended with `status`; what follows is written by the next one."""
+
+    offset: int
+    status: ExitStatus
+
+
+Item: TypeAlias = Chunk | Gap | Snapshot | Restarted
 
 _MARK_START = b"\x1b]6973;"
 _MARK = re.compile(rb"\x1b\]6973;([0-9a-f]{32});([0-9]{0,3});([0-9]{0,3})\x07")
@@ -94,7 +103,9 @@ _MARK_PART = re.compile(rb"\x1b(?:\](?:6(?:9(?:7(?:3(?:;[0-9a-f;]{0,40})?)?)?)?)
 class PaneOutput:
     """The log of one pane.
 
-    `end` is the offset behind the last byte, `start` that of the first byte still kept.
+    `end` is the offset behind the last byte, `start` that of the first byte still kept. The program
+    has ended when `exit_status` is set. That is the end of the streams too, unless `kept_open` says
+    that another program may follow in the same pane.
     """
 
     def __init__(self, pane_id: str, limit: int, nonces: Collection[bytes]) -> None:
@@ -104,7 +115,10 @@ class PaneOutput:
         self.gaps = 0
         self.exit_status: ExitStatus | None = None
         self.failure: TmuxError | None = None
-        self.ended_by_mark = False
+        self.end_mark = b""
+        self.kept_open = False
+        self.programs = 1
+        self.last_status: ExitStatus | None = None
         self._limit = limit
         self._trim_at = limit + limit // 8  # so that trimming is seldom and then worth it
         self._nonces = nonces
@@ -115,15 +129,19 @@ class PaneOutput:
         # Number and offset of the last item dropped that was a gap of unknown size.
         self._unknown_gap = self._unknown_offset = -1
         self._held: list[bytes] | None = None
+        self._muted_at: int | None = None
+        self._pastes = False
+        self._pastes_seen = 0  # number of the first item that was not looked at for that
         self._spooling: WeakSet[OutputStream] = WeakSet()
         self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting_end = trio.lowlevel.ParkingLot()
         self.seeded: WeakSet[OutputStream] = WeakSet()
         """The streams that want a snapshot behind a gap."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come: the program has ended, or the connection."""
-        return self.exit_status is not None or self.failure is not None
+        """Whether nothing more will come: the program has ended for good, or the connection."""
+        return self.failure is not None or (self.exit_status is not None and not self.kept_open)
 
     def receive(self, data: bytes) -> None:
         """The pane wrote `data`."""
@@ -134,6 +152,8 @@ class PaneOutput:
         if self._held is not None:
             if data:
                 self._held.append(data)
+        elif self._muted_at is not None:
+            self.end += len(data)
         elif data:
             self._add(data)
             if self._size > self._trim_at:
@@ -146,9 +166,13 @@ class PaneOutput:
         if self.ended:
             return
         self.gaps += 1
+        muted = self.muted
+        self.unmute()
         # What comes behind the gap does not continue it.
         self._flush_partial_mark()
         self._append(Gap(self.end, None, cause))
+        if muted:
+            self.mute()
         self._trim()
         self._waiting.unpark_all()
 
@@ -156,6 +180,11 @@ class PaneOutput:
         """Keep what comes back until `release`: a snapshot that precedes it is on its way."""
         if self._held is None:
             self._held = []
+
+    def take_held(self) -> list[bytes]:
+        """What was held, which is then no longer; this log will not have it."""
+        held, self._held = self._held, None
+        return held or []
 
     def release(self, snapshot: bytes | None) -> int:
         """Append the snapshot, if there is one, then what was held; the snapshot's item number."""
@@ -170,19 +199,47 @@ class PaneOutput:
         self._waiting.unpark_all()
         return number
 
+    @property
+    def muted(self) -> bool:
+        """Whether what the pane writes is counted and thrown away."""
+        return self._muted_at is not None
+
+    def mute(self) -> None:
+        """Throw away what the pane writes from here on, but for the end of its program."""
+        if self._muted_at is None:
+            self._muted_at = self.end
+
+    def unmute(self) -> None:
+        """Keep what comes again; a gap tells how much was thrown away."""
+        start, self._muted_at = self._muted_at, None
+        if start is not None and self.end > start:
+            self.gaps += 1
+            self._append(Gap(start, self.end - start, "limit"))
+            self._waiting.unpark_all()
+
     def finish(self, status: ExitStatus) -> None:
         """The pane's program has ended; only the first call counts."""
-        if not self.ended:
+        if self.exit_status is None and self.failure is None:
             self._flush()
             self.exit_status = status
-        self._waiting.unpark_all()
+        self._wake_all()
+
+    def restart(self) -> None:
+        """Another program is about to be started in the pane."""
+        assert self.exit_status is not None
+        self._append(Restarted(self.end, self.exit_status))
+        self.last_status, self.exit_status = self.exit_status, None
+        self.programs += 1
+        self._pastes, self._pastes_seen = False, self.next_number
+        self._trim()
+        self._wake_all()
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended, the program perhaps not."""
         if not self.ended:
             self._flush()
             self.failure = error
-        self._waiting.unpark_all()
+        self._wake_all()
 
     def wake(self) -> None:
         """Have every waiting reader look again."""
@@ -190,14 +247,36 @@ class PaneOutput:
 
     def reads_pastes(self) -> bool:
         """Whether the program has, as far as is kept, asked for bracketed pastes."""
-        kept = b"".join(item.data for item in self._items if not isinstance(item, Gap))
-        return kept.rfind(b"\x1b[?2004h") > kept.rfind(b"\x1b[?2004l")
+        first = max(self._pastes_seen, self._first)
+        new = range(first, self.next_number)
+        self._pastes_seen = self.next_number
+        # The sequence may be cut: the end of what was looked at last time is looked at again.
+        before = self._items[first - 1 - self._first] if first > self._first else None
+        pieces = [before.data[-7:]] if isinstance(before, (Chunk, Snapshot)) else []
+        for number in new:
+            item = self.item(number)
+            if isinstance(item, (Chunk, Snapshot)):
+                pieces.append(item.data)
+        kept = b"".join(pieces)
+        on, off = kept.rfind(b"\x1b[?2004h"), kept.rfind(b"\x1b[?2004l")
+        if on >= 0 or off >= 0:
+            self._pastes = on > off
+        return self._pastes
 
     async def wait_change(self) -> None:
         """Wait until there is something new to look at."""
         await self._waiting.park()
 
+    async def wait_end_change(self) -> None:
+        """Wait until the program has ended, or another has been started, or nothing more comes."""
+        await self._waiting_end.park()
+
+    def _wake_all(self) -> None:
+        self._waiting.unpark_all()
+        self._waiting_end.unpark_all()
+
     def _flush(self) -> None:
+        self.unmute()
         self._flush_partial_mark()
         if self._held is not None:
             self.release(None)
@@ -222,8 +301,13 @@ class PaneOutput:
                 self.exit_status = ExitStatus(
                     int(code) if code else None, int(number) if number else None
                 )
-                self.ended_by_mark = True
+                self.end_mark = match[1]
+                self._waiting_end.unpark_all()
                 held, self._held = self._held, None
+                if self._muted_at is not None:
+                    self.end += position
+                    self.unmute()
+                    return b""
                 for piece in (*(held or ()), data[:position]):
                     if piece:
                         self._add(piece)
@@ -240,7 +324,7 @@ class PaneOutput:
         self.end += len(data)
         self._size += len(data) + CHUNK_OVERHEAD
 
-    def _append(self, item: Gap | Snapshot) -> None:
+    def _append(self, item: Gap | Snapshot | Restarted) -> None:
         self._items.append(item)
         self._size += CHUNK_OVERHEAD
 
@@ -257,8 +341,11 @@ class PaneOutput:
                 self.start = item.offset + len(item.data)
             elif isinstance(item, Snapshot):
                 size -= len(item.data)
-            elif item.size is None:
-                self._unknown_gap, self._unknown_offset = self._first - 1, item.offset
+            elif isinstance(item, Gap):
+                if item.size is None:
+                    self._unknown_gap, self._unknown_offset = self._first - 1, item.offset
+                else:
+                    self.start = item.offset + item.size
         self._size = size
 
     # What a stream needs. Items are addressed by their number, which never changes.
@@ -287,20 +374,26 @@ class PaneOutput:
         """The number of the item in which the byte at `offset` stands, or of a gap before it."""
         number = self._first
         for item in self._items:
-            end = item.offset + len(item.data) if isinstance(item, Chunk) else item.offset + 1
-            if end > offset:
+            if _end(item) > offset or (not isinstance(item, Chunk) and item.offset == offset):
                 break
             number += 1
         return number
 
 
+def _end(item: Item) -> int:
+    """The offset behind an item."""
+    if isinstance(item, Chunk):
+        return item.offset + len(item.data)
+    return item.offset + (item.size or 0) if isinstance(item, Gap) else item.offset
+
+
 class OutputStream:
     """The output of a pane from some point on; iterate over it, with or without ``async with``.
 
-    It gives `Chunk`, `Gap` and, if `seed` was asked for, `Snapshot`. It ends when the pane's
-    program has ended and all was given, and raises `ConnectionClosed` where the connection ended
-    first. Waiting is a cancellation point, and a cancelled wait loses nothing. One task may read
-    it at a time.
+    It gives `Chunk`, `Gap`, `Restarted` and, if `seed` was asked for, `Snapshot`. It ends when the
+    pane's program has ended and all was given, and raises `ConnectionClosed` where the connection
+    ended first. Waiting is a cancellation point, and a cancelled wait loses nothing. One task may
+    read it at a time.
     """
 
     def __init__(
@@ -311,6 +404,7 @@ class OutputStream:
         overflow: Overflow,
         take_snapshot: Callable[[], Awaitable[int]] | None,
         check: Callable[[], Awaitable[None]],
+        one_program: bool = False,
     ) -> None:
         if overflow not in ("drop", "spool"):
             raise ValueError(f"overflow is 'drop' or 'spool', not {overflow!r}")
@@ -318,6 +412,7 @@ class OutputStream:
         self._take_snapshot = take_snapshot
         self._needs_snapshot = take_snapshot is not None
         self._check: Callable[[], Awaitable[None]] | None = check
+        self._one_program = one_program
         self._reading = False
         self._closed = False
         self._file: IO[bytes] | None = None
@@ -392,7 +487,7 @@ class OutputStream:
                 item = self.receive_nowait()
                 if item is not None:
                     return item
-                if self._log.ended:
+                if self._log.ended or (self._one_program and self._log.exit_status is not None):
                     break
                 if self._check is not None:
                     check, self._check = self._check, None
@@ -440,6 +535,11 @@ class OutputStream:
                 if self._take_snapshot is None:
                     continue
                 self._needs_snapshot = False
+            elif type(item) is Gap and item.size is not None:
+                end = item.offset + item.size
+                item = Gap(self.offset, end - self.offset, item.cause)
+                self.offset = end
+                self.dropped += item.size or 0
             return item
 
     def peek_gap(self) -> Gap | None:
@@ -453,6 +553,15 @@ class OutputStream:
         if size == 0:
             return None
         return Gap(self.offset, size, "spool" if self._spool_failed else "overflow")
+
+    def has_chunk(self) -> bool:
+        """Whether a chunk comes next and is there, in a stream that is not spooled."""
+        log = self._log
+        return (
+            self.peek_gap() is None
+            and log.first_number <= self._number < log.next_number
+            and type(log.item(self._number)) is Chunk
+        )
 
     async def _snapshot(self) -> None:
         assert self._take_snapshot is not None
@@ -468,7 +577,7 @@ class OutputStream:
         """The log gives up `item`; keep it if it has not been read."""
         if number < self._number or self._spool_failed:
             return
-        if isinstance(item, Gap):
+        if isinstance(item, (Gap, Restarted)):
             self._spooled.append(_Spooled(number, item, 0, 0))
             return
         try:
@@ -589,4 +698,6 @@ class LineStream:
             elif isinstance(item, Gap):
                 self._ready.extend(self._splitter.finish())
                 self._ready.append(LostOutput(item))
+            elif isinstance(item, Restarted):
+                self._ready.extend(self._splitter.finish())
         return self._ready.popleft()

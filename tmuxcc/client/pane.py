@@ -6,8 +6,9 @@ A `Pane` is a name with verbs; what is known of the pane is in panes.py and outp
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from secrets import token_hex
 from typing import Protocol
@@ -19,8 +20,9 @@ from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
-from .output import Chunk, ExitStatus, Gap, LineStream, OutputStream, Overflow
+from .output import Chunk, ExitStatus, Gap, LineStream, OutputStream, Overflow, Restarted
 from .panes import PaneTable
+from .start import created_options
 
 PASTE_SETTLE = 0.05
 """Seconds without output after which a program that reads pastes has taken one in. Such programs
@@ -28,6 +30,13 @@ redraw as they read, and an Enter that comes too early becomes part of the paste
 
 REACTION = 0.5
 """Seconds within which a program that was sent something is expected to show it."""
+
+ENTER_ATTEMPTS = 3
+"""How often Enter is pressed while the text stands there unsent: a busy program may miss one."""
+
+
+# Bracketed pastes are asked of tmux where it tells them, else read from the output.
+_READY_FORMAT = "#{pane_id}:#{pane_dead}:#{pane_in_mode}:#{bracket_paste_flag}"
 
 
 class SendOutcome(Enum):
@@ -83,6 +92,14 @@ class Pane:
     def __repr__(self) -> str:
         return f"<Pane {self.pane_id}>"
 
+    @property
+    def pid(self) -> int | None:
+        """The pane's own process, which of a program started here is the wrapper.
+
+        None where it is not known, or not one of this machine.
+        """
+        return self._panes.pid(self.pane_id)
+
     def statistics(self) -> PaneStatistics:
         """What is known of the pane's output, as of now."""
         log = self._panes.log(self.pane_id)
@@ -126,45 +143,115 @@ class Pane:
             options += ["-S", "-"]
         return "\n".join(await self._command("capture-pane", *options))
 
+    def mute(self) -> None:
+        """Throw away what the pane writes from here on; its end is seen as ever."""
+        self._panes.log(self.pane_id).mute()
+
+    def unmute(self) -> None:
+        """Keep what the pane writes again; a `Gap` tells the size of what was thrown away."""
+        self._panes.log(self.pane_id).unmute()
+
+    # Programs
+
+    async def adopt(self) -> None:
+        """Know a pane that this client has not made as if it had.
+
+        Its output begins with the lines that it shows and keeps in its history, exact with what
+        follows, and the end of a program that this library started is told at once and exactly.
+        Raises `PaneNotFound` and `ConnectionClosed`.
+        """
+        await self._panes.adopt(self.pane_id)
+
+    def keep_open(self, keep: bool = True) -> None:
+        """Have streams wait for the next program in the pane (`respawn`) when one has ended."""
+        self._panes.keep_open(self.pane_id, keep)
+
+    async def hook_death(self) -> None:
+        """Have tmux tell of the pane's death at once, where it can do that (3.4 and later).
+
+        It leaves a hook on the pane, so it is for panes of one's own. Elsewhere, and for programs
+        that end by themselves, the end is known without it.
+        """
+        if has_capability(self._client.version, "messages"):
+            await self._panes.hook(self.pane_id)
+
+    def forget(self) -> None:
+        """Drop all that is known of the pane, which is gone or is of no more interest."""
+        self._panes.forget(self.pane_id)
+
+    async def respawn(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        kill: bool = False,
+    ) -> None:
+        """Start another program in the pane, whose own has ended (needs ``remain-on-exit``).
+
+        Its output continues that of the last one in offsets and streams, with a `Restarted` in
+        between for those that were opened before its start. `argv`, `cwd` and `env` as for
+        `Client.new_window`. With `kill` a program that is still running is killed first. Raises
+        `CommandError` if tmux can't start it or the program is still running, `ConnectionClosed`.
+        """
+        await self._panes.respawn(self.pane_id, argv, created_options(cwd, env), kill=kill)
+
     # Typing
 
-    async def send_text(self, text: str, *, submit: bool = False) -> SendOutcome:
+    async def send_text(
+        self, text: str, *, submit: bool = False, note: tuple[str, str] | None = None
+    ) -> SendOutcome:
         """Type `text` as one paste, and with `submit` then press Enter; what became of it.
 
         The text is bracketed if the program has asked for that, so that its lines stay one input.
         If the pane is in copy mode or another mode, that is left first. Takes up to a second
-        where the program shows no reaction. Raises `PaneNotFound`, `ConnectionClosed`, and
+        where the program shows no reaction, and three where it leaves the text unsent. `note` is a
+        user option of the pane, name and value, that is set just before the text is typed: whoever
+        comes after us can know that it was. Raises `PaneNotFound`, `ConnectionClosed`, and
         `ValueError` for a text that would end its own brackets.
         """
         data = text.encode("utf-8", "surrogateescape")
         if b"\x1b[201~" in data:
             raise ValueError("the text holds the sequence that ends a paste, ESC [201~")
-        if not await self._leave_mode():
+        pastes = await self._make_ready()
+        if pastes is None:
             return SendOutcome.DEAD
         log = self._panes.log(self.pane_id)
+        program = log.programs
         self._panes.typed(self.pane_id, text)
         offset = log.end
+        commands: list[tuple[str | bytes, ...]] = []
+        if note is not None:
+            commands.append(("set-option", "-p", "-t", self.pane_id, *note))
         if data:
             buffer = f"tmuxcc-{token_hex(8)}"
             raw = ["-S"] if has_capability(self._client.version, "raw-paste") else []
-            await self._batch(
+            commands += [
                 ("set-buffer", "-b", buffer, "--", data),
                 ("paste-buffer", "-d", "-p", "-r", *raw, "-b", buffer, "-t", self.pane_id),
-            )
-        if submit:
-            if data and log.reads_pastes():
+            ]
+        if submit and not (data and pastes):
+            commands.append(("send-keys", "-t", self.pane_id, "Enter"))
+        await self._batch(*commands)
+        stranded = submit and pastes
+        if submit and pastes:
+            for _ in range(ENTER_ATTEMPTS):
+                if data:
+                    await self._wait_quiet(offset)
+                offset = log.end
+                await self._command("send-keys", "-t", self.pane_id, "Enter")
+                await self._wait_output(offset)
                 await self._wait_quiet(offset)
-            offset = log.end
-            await self._command("send-keys", "-t", self.pane_id, "Enter")
+                stranded = log.exit_status is None and await self._stands_at_cursor(text)
+                if not stranded:
+                    break
         reacted = await self._wait_output(offset)
         if log.failure is not None:
             raise log.failure
-        if log.ended:
+        if log.programs != program or log.exit_status is not None:
             return SendOutcome.ACCEPTED if reacted else SendOutcome.DEAD
-        if submit and log.reads_pastes():
-            await self._wait_quiet(offset)
-            if await self._stands_at_cursor(text):
-                return SendOutcome.STRANDED
+        if stranded:
+            return SendOutcome.STRANDED
         return SendOutcome.ACCEPTED if reacted else SendOutcome.UNKNOWN
 
     async def send_keys(self, *keys: str) -> None:
@@ -174,7 +261,7 @@ class Pane:
         would get ``C-c`` as a sequence. If the pane is in a mode, that is left first. Raises
         `PaneDead` if the program has ended, `PaneNotFound`, `ConnectionClosed`.
         """
-        if not await self._leave_mode():
+        if await self._make_ready() is None:
             raise PaneDead(self.pane_id)
         commands = [("send-keys", "-t", self.pane_id, *words) for words in _key_arguments(keys)]
         typed = "".join(key for key in keys if _is_text(key))
@@ -210,7 +297,7 @@ class Pane:
         panes = self._panes
         expectation = panes.take_expectation(self.pane_id)
         if expectation is None or since is not None:
-            expectation = TextWindow(), self._stream(since, False, "drop")
+            expectation = TextWindow(), self._stream(since, False, "drop", one_program=True)
         window, stream = expectation
         if echo:
             window.forget_echoes()
@@ -227,16 +314,15 @@ class Pane:
                 if result is not None:
                     return result
                 item = await stream.receive()
-                if item is None:
+                if item is None or isinstance(item, Restarted):
                     return WaitResult("exited", None, None, window.consume(len(window.text)))
                 if isinstance(item, Gap):
                     return WaitResult("gap", None, None, window.consume(len(window.text)))
                 size = 0
-                while item is not None:
-                    if isinstance(item, Chunk):
-                        window.receive(item.data)
-                        size += len(item.data)
-                    if size > MAX_TEXT or stream.peek_gap() is not None:
+                while isinstance(item, Chunk):
+                    window.receive(item.data)
+                    size += len(item.data)
+                    if size > MAX_TEXT or not stream.has_chunk():
                         break
                     item = stream.receive_nowait()
         finally:
@@ -250,10 +336,14 @@ class Pane:
         None. Raises `PaneNotFound` and `ConnectionClosed`.
         """
         log = self._panes.log(self.pane_id)
-        if not log.ended:
+        if log.exit_status is None and log.failure is None:
             await self._panes.check(self.pane_id)
-        while not log.ended:
-            await log.wait_change()
+        program = log.programs
+        while log.exit_status is None and log.failure is None and log.programs == program:
+            await log.wait_end_change()
+        if log.programs != program:
+            assert log.last_status is not None
+            return log.last_status
         if log.exit_status is None:
             assert log.failure is not None
             raise log.failure
@@ -261,7 +351,9 @@ class Pane:
 
     # Helpers
 
-    def _stream(self, since: int | None, seed: bool, overflow: Overflow) -> OutputStream:
+    def _stream(
+        self, since: int | None, seed: bool, overflow: Overflow, *, one_program: bool = False
+    ) -> OutputStream:
         panes, pane_id = self._panes, self.pane_id
         take_snapshot: Callable[[], Awaitable[int]] | None = None
         if seed:
@@ -275,6 +367,7 @@ class Pane:
             overflow=overflow,
             take_snapshot=take_snapshot,
             check=lambda: panes.check(pane_id),
+            one_program=one_program,
         )
 
     async def _command(self, *argv: Argument) -> list[str]:
@@ -294,30 +387,30 @@ class Pane:
         text = " ".join(error.lines)
         return PaneNotFound(self.pane_id) if "can't find pane" in text else error
 
-    async def _leave_mode(self) -> bool:
-        """Make sure that what is typed reaches the program; false if there is none any more."""
+    async def _make_ready(self) -> bool | None:
+        """Make sure that what is typed reaches the program; None if there is none any more.
+
+        True if the program reads pastes as such.
+        """
         log = self._panes.log(self.pane_id)
         if log.failure is not None:
             raise log.failure
-        if log.ended:
-            return False
-        state = await self._command(
-            "display-message", "-p", "-t", self.pane_id, "#{pane_id} #{pane_dead} #{pane_in_mode}"
-        )
-        pane_id, _, flags = (state or [""])[0].partition(" ")
+        if log.exit_status is not None:
+            return None
+        state = await self._command("display-message", "-p", "-t", self.pane_id, _READY_FORMAT)
+        pane_id, dead, in_mode, pastes = ((state or [""])[0] + ":::").split(":")[:4]
         if pane_id != self.pane_id:
             raise PaneNotFound(self.pane_id)
-        dead, _, in_mode = flags.partition(" ")
         if dead == "1":
-            return False
+            return None
         if in_mode not in ("", "0"):
             await self._command("copy-mode", "-q", "-t", self.pane_id)
-        return True
+        return pastes == "1" or (not pastes and log.reads_pastes())
 
     async def _wait_output(self, offset: int) -> bool:
         log = self._panes.log(self.pane_id)
         with trio.move_on_after(REACTION):
-            while log.end <= offset and not log.ended:
+            while log.end <= offset and log.exit_status is None and log.failure is None:
                 await log.wait_change()
         return log.end > offset
 
@@ -326,7 +419,7 @@ class Pane:
         await self._wait_output(offset)
         log = self._panes.log(self.pane_id)
         with trio.move_on_after(REACTION):
-            while not log.ended:
+            while log.exit_status is None and log.failure is None:
                 with trio.move_on_after(PASTE_SETTLE) as quiet:
                     await log.wait_change()
                 if quiet.cancelled_caught:

@@ -6,14 +6,19 @@ asked to do is in pane.py.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import trio
 
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
-from ..protocol.events import Event, Output, Pause, Reply, SubscriptionChanged
+from ..protocol.events import Event, Message, Output, Pause, Reply, SubscriptionChanged
 from .expect import TextWindow
 from .output import ExitStatus, OutputStream, PaneOutput
+from .program import WRAPPER_NAME, new_nonce, wrapped
 from .snapshot import STATE_FORMAT, draw
 
 MAX_ENDED = 512
@@ -21,6 +26,14 @@ MAX_ENDED = 512
 
 DEATH_SUBSCRIPTION = "tmuxcc-dead"
 
+_UNKNOWN = ExitStatus(None, None)
+
+DEATH_HOOK = "pane-died[6973]"
+"""The hook of a pane that tells us of its death, with an index that spares the user's own."""
+
+DEATH_MESSAGE = "tmuxcc-pane-died"
+
+_STARTED_FORMAT = "#{pane_start_command}"
 _DEATH_FORMAT = "#{pane_id} #{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
 
 
@@ -56,6 +69,11 @@ class PaneTable:
         self._expectations: dict[str, tuple[TextWindow, OutputStream]] = {}
         self._look = trio.Event()
         self._watching_deaths = False
+        self._pids: dict[str, int] = {}
+        self._hooked: set[str] = set()
+        self._respawning: set[str] = set()
+        self._client_name = ""
+        self._is_local = False
 
     def __len__(self) -> int:
         return len(self._logs)
@@ -75,12 +93,17 @@ class PaneTable:
         """A pane wrote something."""
         log = self._logs.get(event.pane_id) or self.log(event.pane_id)
         log.receive(event.data)
-        if log.ended_by_mark and event.pane_id not in self._ended:
-            self._note_end(event.pane_id)
-            self._start_soon(self._let_go, event.pane_id)
+        if log.end_mark:
+            self.nonces.discard(log.end_mark)
+            log.end_mark = b""
+            self._note_end(log)
+            self._let_go(event.pane_id)
 
     def receive_pause(self, event: Pause) -> None:
         """tmux has stopped the output of a pane; start it again, with what it missed marked."""
+        if event.pane_id in self._respawning:
+            # Of the program that is being killed; the line goes on with its successor.
+            return
         log = self.log(event.pane_id)
         self.pauses += 1
         if event.pane_id in self._seeding:
@@ -93,7 +116,10 @@ class PaneTable:
 
     def receive_hint(self, event: Event) -> None:
         """Something happened after which a pane may be gone or dead."""
-        if not isinstance(event, SubscriptionChanged) or event.name == DEATH_SUBSCRIPTION:
+        if isinstance(event, SubscriptionChanged):
+            if event.name == DEATH_SUBSCRIPTION:
+                self._look.set()
+        elif not isinstance(event, Message) or event.text.startswith(DEATH_MESSAGE):
             self._look.set()
 
     def typed(self, pane_id: str, text: str) -> None:
@@ -106,6 +132,7 @@ class PaneTable:
             overflow="drop",
             take_snapshot=None,
             check=lambda: self.check(pane_id),
+            one_program=True,
         )
         self._expectations[pane_id] = window, stream
 
@@ -116,6 +143,22 @@ class PaneTable:
     def keep_expectation(self, pane_id: str, window: TextWindow, stream: OutputStream) -> None:
         """Let the next wait go on here, unless something was typed in the meantime."""
         self._expectations.setdefault(pane_id, (window, stream))
+
+    def connected(self, client_name: str, *, is_local: bool) -> None:
+        """A connection is ready: the client's name, and whether tmux runs on this machine."""
+        self._client_name = client_name
+        self._is_local = is_local
+
+    def reconnected(self) -> None:
+        """Another connection goes on where one has ended; what was written in between is lost."""
+        for log in self._logs.values():
+            log.gap("reconnect")
+        if self._watching_deaths:
+            self._watching_deaths = False
+            self._start_soon(self.watch_deaths)
+        for pane_id in self._hooked:
+            self._start_soon(self._set_hook, pane_id)
+        self._look.set()
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended."""
@@ -129,13 +172,116 @@ class PaneTable:
         """
         await self.watch_deaths()
         log = self._logs.get(pane_id)
-        if pane_id in self._confirmed or (log is not None and (log.end or log.ended)):
+        if pane_id in self._confirmed or (log is not None and log.exit_status is not None):
             return
-        lines = await self._command("list-panes", "-a", "-F", "#{pane_id}")
-        if pane_id not in lines and not self.log(pane_id).ended:
+        lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_pid}")
+        pids = dict(line.split(" ") for line in lines)
+        if pane_id in pids:
+            self.watch(pane_id, int(pids[pane_id] or 0))
+        elif log is None or not (log.end or log.ended):
             self._logs.pop(pane_id, None)
             raise PaneNotFound(pane_id)
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """`argv` under the wrapper that tells its end in its output, which will be understood."""
+        nonce = new_nonce()
+        # Known before it is used: a pane may write before the reply that names it is read.
+        self.nonces.add(nonce.encode())
+        return wrapped(argv, nonce)
+
+    async def respawn(
+        self, pane_id: str, argv: Sequence[str], options: Sequence[str], *, kill: bool
+    ) -> None:
+        """Start another program in a pane; its output continues the log. See `Pane.respawn`."""
+        log = self.log(pane_id)
+        if log.failure is not None:
+            raise log.failure
+        status = log.exit_status
+        words = ["-t", pane_id, *options, "--", *self.wrap(argv)]
+        self._pids.pop(pane_id, None)
+        if status is None and log.end:
+            # The last words of what is killed are lost.
+            log.gap("pause")
+        if status is not None or log.end:
+            log.finish(status or _UNKNOWN)
+            log.restart()
+        # What tmux says of the pane's death is about the last program until it has the new one.
+        self._respawning.add(pane_id)
+        try:
+            await self._respawn(words, kill=kill, ended=status is not None)
+        except CommandError:
+            if status is not None:
+                log.finish(status)
+            raise
+        finally:
+            self._respawning.discard(pane_id)
+            self._look.set()
+        self._ended.pop(pane_id, None)
+        pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
+        self.watch(pane_id, int(pid[0] or 0))
+
+    async def _respawn(self, words: Sequence[str], *, kill: bool, ended: bool) -> None:
+        # The last wrapper may still be on its way out, or be dead without tmux having noticed.
+        for delay in () if kill or not ended else (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3):
+            try:
+                await self._command("respawn-pane", *words)
+            except CommandError as error:
+                if "still active" not in " ".join(error.lines):
+                    raise
+            else:
+                return
+            await self._command("run-shell", "-b", ":")
+            await trio.sleep(delay)
+        await self._command("respawn-pane", *(["-k"] if kill or ended else []), *words)
+
+    def keep_open(self, pane_id: str, keep: bool) -> None:
+        """Whether the log of a pane stays open for the next program when one has ended."""
+        log = self.log(pane_id)
+        log.kept_open = keep
+        if keep:
+            self._ended.pop(pane_id, None)
+        elif log.exit_status is not None:
+            self._note_end(log)
+        log.wake()
+
+    def watch(self, pane_id: str, pid: int) -> None:
+        """See the end of process `pid` of a pane at once, where it is one of this machine."""
+        log = self.log(pane_id)
+        if log.exit_status is not None:
+            return
         self._confirmed.add(pane_id)
+        if pid and self._is_local and self._pids.get(pane_id) != pid:
+            self._pids[pane_id] = pid
+            self._start_soon(self._watch_process, log, log.programs, pid)
+
+    def pid(self, pane_id: str) -> int | None:
+        """The pane's process, if it is known and of this machine."""
+        return self._pids.get(pane_id)
+
+    async def hook(self, pane_id: str) -> None:
+        """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
+
+        For panes of our own, as it leaves a hook on them.
+        """
+        self._hooked.add(pane_id)
+        await self._set_hook(pane_id)
+
+    async def _set_hook(self, pane_id: str) -> None:
+        told = f"display-message -c '{self._client_name}' '{DEATH_MESSAGE} #{{hook_pane}}'"
+        with suppress(CommandError):
+            # The pane has gone: then that is told.
+            await self._command("set-hook", "-p", "-t", pane_id, DEATH_HOOK, told)
+
+    def forget(self, pane_id: str) -> None:
+        """The pane is gone and nobody will ask for it again."""
+        log = self._logs.pop(pane_id, None)
+        if log is not None:
+            log.kept_open = False
+            log.finish(_UNKNOWN)
+        for known in (self._ended, self._pids, self._expectations):
+            known.pop(pane_id, None)
+        self._confirmed.discard(pane_id)
+        self._hooked.discard(pane_id)
 
     async def watch_deaths(self) -> None:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
@@ -160,66 +306,139 @@ class PaneTable:
                 if not lock.statistics().tasks_waiting:
                     self._seeding.pop(pane_id, None)
 
+    async def adopt(self, pane_id: str) -> None:
+        """Begin the log of a pane with what the pane shows and holds. See `Pane.adopt`."""
+        started = await self._command("display-message", "-p", "-t", pane_id, _STARTED_FORMAT)
+        nonce = re.search(rf"\b{WRAPPER_NAME} ([0-9a-f]{{32}})\b", " ".join(started))
+        if nonce is not None:
+            self.nonces.add(nonce[1].encode())
+        lock = self._seeding.setdefault(pane_id, trio.Lock())
+        async with lock:
+            try:
+                backlog = await self._read_backlog(pane_id)
+            finally:
+                # What the pane wrote since we attached is in the backlog too, up to the pause.
+                held = self.log(pane_id).take_held()
+                if not lock.statistics().tasks_waiting:
+                    self._seeding.pop(pane_id, None)
+        log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
+        for data in (backlog, *held):
+            if data:
+                log.receive(data)
+        await self.check(pane_id)
+
+    async def _read_backlog(self, pane_id: str) -> bytes:
+        await self._command("refresh-client", "-A", f"{pane_id}:pause")
+        replies = await self._ordered_line(
+            (
+                ("capture-pane", "-peJS", "-", "-t", pane_id),
+                ("display-message", "-p", "-t", pane_id, "#{cursor_x}"),
+                ("refresh-client", "-A", f"{pane_id}:continue"),
+            )
+        )
+        if len(replies) != 3 or not replies[0].ok:
+            raise PaneNotFound(pane_id)
+        lines = [line.rstrip(b" ") for line in replies[0].lines]
+        while lines and not lines[-1]:
+            lines.pop()
+        if not lines:
+            return b""
+        # The cursor stands in the last line while that is not finished.
+        end = b"\r\n" if replies[1].lines == (b"0",) else b""
+        return b"\r\n".join(lines) + end
+
     async def look_for_deaths(self) -> None:
         """Whenever there is a reason to, ask tmux which panes are left. Runs until cancelled."""
         while True:
             await self._look.wait()
             self._look = trio.Event()
-            if any(not log.ended for log in self._logs.values()):
-                await self._list_deaths()
+            if any(log.exit_status is None for log in self._logs.values()):
+                with suppress(ConnectionClosed):
+                    await self._list_deaths()
 
     async def _list_deaths(self) -> None:
-        known = [log for log in self._logs.values() if not log.ended]
+        known = [
+            (log, log.programs)
+            for log in self._logs.values()
+            if log.exit_status is None and log.pane_id not in self._respawning
+        ]
         try:
             lines = await self._ordered_command("list-panes", "-a", "-F", _DEATH_FORMAT)
         except CommandError:
             # The last session has just gone, and every pane with it.
             lines = []
         states = {line.split(" ")[0]: line.split(" ")[1:] for line in lines}
-        for log in known:
+        for log, program in known:
+            if log.programs != program or log.pane_id in self._respawning:
+                continue
             state = states.get(log.pane_id)
             if state is None:
-                self._finish(log, ExitStatus(None, None))
+                self._finish(log, _UNKNOWN)
             elif state[0] == "1":
-                code, number = state[1], (*state, "")[2]
-                if code or number:
-                    self._finish(
-                        log,
-                        ExitStatus(int(code) if code else None, int(number) if number else None),
-                    )
-                elif not log.ended:
-                    self._start_soon(self._wait_status, log)
+                status = _status(*(*state, "")[1:3])
+                if status is not None:
+                    self._finish(log, status)
+                elif log.exit_status is None:
+                    self._start_soon(self._wait_status, log, program)
 
-    async def _wait_status(self, log: PaneOutput) -> None:
+    async def _watch_process(self, log: PaneOutput, program: int, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            pass
+        except (AttributeError, OSError):
+            # No Linux, or one before 5.3: tmux tells it within a second.
+            return
+        else:
+            try:
+                await trio.lowlevel.wait_readable(pidfd)
+            finally:
+                trio.lowlevel.notify_closing(pidfd)
+                os.close(pidfd)
+        if log.programs == program and log.exit_status is None:
+            await self._wait_status(log, program)
+
+    async def _wait_status(self, log: PaneOutput, program: int) -> None:
+        """The pane's process is gone: ask tmux how, which may not know it yet."""
+        status = None
         # Some builds up to 3.5a miss the end of a child until the next one ends: give them one.
         # Up to 3.2 a death by signal has no status at all, so this can't go on for ever.
-        for delay in (0.01, 0.02, 0.05, 0.1, 0.3):
+        for delay in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
+            try:
+                state = await self._ordered_command(
+                    "display-message",
+                    "-p",
+                    "-t",
+                    log.pane_id,
+                    "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}",
+                )
+            except CommandError:
+                # The pane has gone with its process.
+                break
+            dead, code, number = (*(state or [""])[0].split(" "), "", "")[:3]
+            status = _status(code, number) if dead == "1" else None
+            if status is not None or log.exit_status is not None:
+                break
             await self._command("run-shell", "-b", ":")
             await trio.sleep(delay)
-            state = await self._command(
-                "display-message",
-                "-p",
-                "-t",
-                log.pane_id,
-                "#{pane_dead_status} #{pane_dead_signal}",
-            )
-            code, _, number = (state or [" "])[0].partition(" ")
-            if code or number:
-                break
-        self._finish(log, ExitStatus(int(code) if code else None, int(number) if number else None))
+        if log.programs == program:
+            self._finish(log, status or _UNKNOWN)
 
     def _finish(self, log: PaneOutput, status: ExitStatus) -> None:
         log.finish(status)
-        self._note_end(log.pane_id)
+        self._note_end(log)
 
-    def _note_end(self, pane_id: str) -> None:
-        self._ended[pane_id] = None
-        self._confirmed.discard(pane_id)
+    def _note_end(self, log: PaneOutput) -> None:
+        self._confirmed.discard(log.pane_id)
+        if log.kept_open:
+            return
+        self._ended[log.pane_id] = None
         if len(self._ended) > MAX_ENDED:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             self._logs.pop(oldest, None)
             self._expectations.pop(oldest, None)
+            self._pids.pop(oldest, None)
 
     async def _resume(self, pane_id: str) -> None:
         log = self.log(pane_id)
@@ -252,12 +471,25 @@ class PaneTable:
             raise PaneNotFound(pane)
         return number
 
-    async def _let_go(self, pane_id: str) -> None:
+    def _let_go(self, pane_id: str) -> None:
         """The mark is here, so all is here: the wrapper may end."""
-        try:
+        pid = self._pids.get(pane_id)
+        if pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+        else:
+            self._start_soon(self._ask_to_go, pane_id)
+
+    async def _ask_to_go(self, pane_id: str) -> None:
+        # Where the pane is gone already, or this fails, the wrapper's own time limit will do.
+        with suppress(CommandError, ConnectionClosed):
             lines = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
             if lines and lines[0].isdigit():
                 await self._command("run-shell", "-b", f"kill -TERM {lines[0]} 2>/dev/null")
-        except (CommandError, ConnectionClosed):
-            # The pane is gone already, or the wrapper's own time limit will do.
-            return
+
+
+def _status(code: str, number: str) -> ExitStatus | None:
+    """What tmux says of a dead pane; None while it does not know."""
+    if not code and not number:
+        return None
+    return ExitStatus(int(code) if code else None, int(number) if number else None)

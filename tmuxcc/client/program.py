@@ -15,6 +15,9 @@ from secrets import token_hex
 
 from ..errors import InvalidCommand
 
+WRAPPER_NAME = "tmuxcc"
+"""What the wrapper is called, as its $0; in its argument list the nonce follows."""
+
 
 def new_nonce() -> str:
     """What tells the mark of one program from a forged one: 32 hexadecimal digits."""
@@ -28,7 +31,7 @@ def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
     """
     if isinstance(argv, str) or not argv or not argv[0]:
         raise InvalidCommand(f"argv is a list that begins with the program to run, not {argv!r}")
-    return ["/bin/sh", "-c", _script(), "tmuxcc", nonce, *argv]
+    return ["/bin/sh", "-c", _script(), WRAPPER_NAME, nonce, *argv]
 
 
 @cache

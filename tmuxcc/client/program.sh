@@ -2,9 +2,9 @@
 #
 # tmux drops what a program writes just before its end, so this one stays a little longer: it runs
 # the program, writes a mark that terminals ignore, ESC ] 6973 ; NONCE ; CODE ; SIGNAL BEL, behind
-# its last byte, and waits for SIGTERM (or five seconds) before it ends in the same way. Meanwhile
-# the terminal, its signals and its foreground group are the program's. It runs in dash, bash and
-# busybox. Lines that are only comments are not sent.
+# its last byte, again each second for those that were not there to see it, and waits for SIGTERM
+# (or five seconds) before it ends in the same way. Meanwhile the terminal, its signals and its
+# foreground group are the program's. It runs in dash, bash and busybox. Lines that are only comments are not sent.
 #
 # Nothing is assigned before the program is forked: its environment may hold a variable of any name.
 
@@ -60,11 +60,14 @@ end() {
 	code=$rc; [ -z "$sig" ] || code=
 	# A Ctrl-C now would flush the mark; Ctrl-S would hold it up.
 	stty -echo -isig -ixon <&3
-	sleep 5 &
 	# SIGTERM: go.
-	trap 'kill $!' TERM
-	printf '\033]6973;%s;%s;%s\007' "$1" "$code" "$sig" >&3
-	wait $!
+	left=5; trap 'left=0; kill $!' TERM
+	while [ $left -gt 0 ]; do
+		sleep 1 &
+		printf '\033]6973;%s;%s;%s\007' "$1" "$code" "$sig" >&3
+		wait $!
+		left=$((left - 1))
+	done
 	trap - TERM
 	[ -z "$sig" ] || { ulimit -c 0; trap - $sig; kill -s $sig $$; }
 	exit $rc

@@ -89,11 +89,12 @@ async def list_rows(
 ) -> list[Row]:
     """Run the listing `argv` and read its rows.
 
-    Raises what `command` raises, and `ProtocolError` if the answer is not in the form asked for.
+    A field is the format of its name, or the one that its metadata has as ``"format"``. Raises what
+    `command` raises, and `ProtocolError` if the answer is not in the form asked for.
     """
     separator = token_hex(8)
     attributes = fields(row_class)  # type: ignore[arg-type]  # it is one of the classes above
-    names = [attribute.name for attribute in attributes]
+    names = [attribute.metadata.get("format", attribute.name) for attribute in attributes]
     wanted = separator.join(f"#{{={MAX_TEXT}:{name}}}" for name in names)
     rows = []
     for line in await command(*argv, "-F", separator + wanted):

@@ -1,4 +1,4 @@
-"""How a control client is started: its argument list, and what went wrong where it fails.
+"""How a control client is started: its argument list, the greeting, and what went wrong.
 
 Every failure becomes an error that says what to do. What happens after the start must not live
 here.
@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,11 +24,12 @@ from ..errors import (
     SessionNotFound,
     SocketPathTooLong,
     StartTimeout,
+    TmuxError,
     TmuxNotFound,
     UnsupportedVersion,
 )
-from ..protocol import OLDEST_SUPPORTED, TmuxVersion, parse_version
-from .connection import Connection
+from ..protocol import OLDEST_SUPPORTED, TmuxVersion, parse_version, prepare, result
+from .connection import FENCE, Connection
 from .transport import LocalTransport, Transport
 
 START_TIMEOUT = 10.0
@@ -128,6 +130,11 @@ async def program_version(server: Server) -> TmuxVersion:
     return version
 
 
+def client_flags(size: tuple[int, int] | None) -> list[str]:
+    """How our client wants to be treated; without a size of its own it leaves that to others."""
+    return [f"pause-after={PAUSE_AFTER}", *([] if size else ["ignore-size"])]
+
+
 def attach_command(session: str | None, flags: Sequence[str]) -> list[str]:
     """Attach to a session by name or id (None: the last used), starting and making nothing."""
     words = ["-N", "-C", "attach-session", "-E", "-f", ",".join(flags)]
@@ -142,13 +149,14 @@ def create_command(
     size: tuple[int, int] | None,
     cwd: str | os.PathLike[str] | None,
     env: Mapping[str, str] | None,
+    argv: Sequence[str],
 ) -> list[str]:
-    """Make a session with this name, or attach to the one that has it."""
+    """Make a session with this name (and run `argv` in it), or attach to the one that has it."""
     words = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
     words += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
     if size is not None:
         words += ["-x", str(size[0]), "-y", str(size[1])]
-    return words
+    return [*words, "--", *argv] if argv else words
 
 
 def created_options(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> list[str]:
@@ -177,6 +185,67 @@ async def wait_attached(connection: Connection, server: Server, session: str | N
             raise _failure(server, session, b"\n".join(reply.lines).decode("utf-8", "replace"))
         return
     raise StartTimeout(START_TIMEOUT, await trio.to_thread.run_sync(_silence, server))
+
+
+@frozen
+class Greeting:
+    """Whom a connection has reached, and as whom.
+
+    `server_pid` and `start_time` together are one server and no other. `shadowed` are the names
+    that its user has redefined as aliases, `hidden` those of them that are commands.
+    """
+
+    version: TmuxVersion
+    server_pid: int
+    start_time: str
+    client_pid: int
+    client_name: str
+    session_id: str
+    shadowed: frozenset[str]
+    hidden: frozenset[str]
+
+
+async def greet(connection: Connection) -> Greeting:
+    """Learn whom a connection has reached. Raises `TmuxError`s, if it ends `ConnectionClosed`."""
+    # Names are cut short, and tmux completes them: aliases that could hide them are not known.
+    questions = (
+        (FENCE, "-p", "#{version}"),
+        (FENCE, "-p", "#{pid} #{client_pid} #{session_id}"),
+        (FENCE, "-p", "#{start_time} #{client_name}"),
+        ("show-option", "-s", "command-alias"),
+        ("list-command", "-F", "#{command_list_name}"),
+    )
+    requests = []
+    for argv in questions:
+        line = prepare(argv, OLDEST_SUPPORTED)
+        requests.append(connection.send(line.argv, line=line.data, fenced=line.fenced, flush=False))
+    connection.flush()
+    answers = []
+    for request in requests:
+        await connection.wait_reply(request)
+        answer = result(request)
+        if isinstance(answer, TmuxError):
+            raise answer
+        answers.append(answer)
+    version, ids, more, aliases, commands = answers
+    try:
+        server_pid, client_pid, session_id = ids[0].split(" ")
+        start_time, client_name = more[0].split(" ", 1)
+        # An alias of the user's may hide a command and run any number of others.
+        names = (re.match(r'command-alias\[\d+\] "?([^= ]+)=', line) for line in aliases)
+        shadowed = frozenset(name[1] for name in names if name is not None)
+        return Greeting(
+            version=parse_version(version[0]),
+            server_pid=int(server_pid),
+            start_time=start_time,
+            client_pid=int(client_pid),
+            client_name=client_name,
+            session_id=session_id,
+            shadowed=shadowed,
+            hidden=shadowed.intersection(commands),
+        )
+    except (ValueError, IndexError) as error:
+        raise OpenError(f"tmux did not tell who it is: {answers[:3]!r}") from error
 
 
 def _failure(server: Server, session: str | None, text: str) -> OpenError:

@@ -1,0 +1,231 @@
+"""Programs that follow each other in a pane, panes that somebody else made, and deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+import tmuxcc
+from tmuxcc import Chunk, ExitStatus, Gap
+from tmuxcc.client.output import Restarted
+
+from .helpers import Server, children, python, read_to_end, shell, until
+
+pytestmark = pytest.mark.tmux
+
+
+@pytest.fixture
+def lasting(server: Server) -> Server:
+    """A server whose panes stay when their programs have ended."""
+    server.start()
+    server.run("set-option", "-g", "remain-on-exit", "on")
+    return server
+
+
+async def start(client: tmuxcc.Client, script: str) -> tmuxcc.Pane:
+    return client.pane((await client.new_window(argv=shell(script))).pane_id)
+
+
+# One program after the other
+
+
+async def test_another_program_continues_the_output_of_the_last(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo one; exit 3")
+        pane.keep_open()
+        assert await pane.wait_exit() == ExitStatus(3, None)
+        await pane.respawn(shell("echo two; exit 4"))
+        assert await pane.wait_exit() == ExitStatus(4, None)
+        pane.keep_open(False)
+        items = [item async for item in pane.output(since=0)]
+        assert items == [
+            Chunk(0, b"one\r\n"),
+            Restarted(5, ExitStatus(3, None)),
+            Chunk(5, b"two\r\n"),
+        ]
+
+
+async def test_lines_go_on_over_a_restart_and_end_when_told(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "printf 'no end'")
+        pane.keep_open()
+        seen: list[str] = []
+
+        async def read() -> None:
+            async with pane.lines(since=0) as lines:
+                async for line in lines:
+                    seen.append(line)  # noqa: PERF401 - looked at while it grows
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            for number in range(3):
+                await pane.wait_exit()
+                await pane.respawn(shell(f"echo again {number}"))
+            await pane.wait_exit()
+            assert seen == ["no end", "again 0", "again 1"] or len(seen) == 4
+            pane.keep_open(False)
+        assert seen == ["no end", "again 0", "again 1", "again 2"]
+
+
+async def test_directory_and_environment_are_those_asked_for(lasting: Server, folder: Path) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "exit 0")
+        await pane.wait_exit()
+        await pane.respawn(shell('pwd; echo "$WORD"'), cwd=folder, env={"WORD": "a  b #{x}"})
+        lines = [line async for line in pane.lines(since=0)]
+        assert lines == [str(folder), "a  b #{x}"]
+
+
+async def test_a_running_program_is_replaced_only_on_demand(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo first; sleep 600")
+        assert await pane.wait_for("first", since=0)
+        with pytest.raises(tmuxcc.CommandError, match="still active"):
+            await pane.respawn(shell("echo second"))
+        assert await pane.wait_for("first", since=0), "the first one is as it was"
+        await pane.respawn(shell("echo second; exit 5"), kill=True)
+        assert await pane.wait_exit() == ExitStatus(5, None)
+        assert b"second\r\n" in b"".join(
+            [item.data async for item in pane.output(since=0) if isinstance(item, Chunk)]
+        )
+
+
+async def test_many_restarts_lose_and_mix_nothing(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo start; seq 300")
+        pane.keep_open()
+        for number in range(1, 11):
+            assert await pane.wait_exit() == ExitStatus(number - 1, None)
+            await pane.respawn(shell(f"echo start; seq 300; exit {number}"))
+        assert await pane.wait_exit() == ExitStatus(10, None)
+        pane.keep_open(False)
+        one = ["start", *map(str, range(1, 301))]
+        assert [line async for line in pane.lines(since=0)] == one * 11
+
+
+async def test_waiting_for_text_ends_with_the_program_though_another_may_follow(
+    lasting: Server,
+) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo hello; read x; exit 1")
+        pane.keep_open()
+        assert await pane.wait_for("hello", since=0)
+        async with trio.open_nursery() as nursery:
+            results = []
+
+            async def wait() -> None:
+                results.append(await pane.wait_for("never"))
+
+            nursery.start_soon(wait)
+            await pane.send_keys("Enter")
+        assert results[0].outcome == "exited"
+
+
+# Panes of others
+
+
+async def test_an_adopted_pane_begins_with_what_it_shows(server: Server) -> None:
+    async with server.client() as client:
+        made = await client.new_window(argv=shell("seq 100; printf half; read x; echo; echo on"))
+        assert await client.pane(made.pane_id).wait_for("half", since=0)
+        async with server.client() as other:
+            pane = other.pane(made.pane_id)
+            await pane.adopt()
+            await client.pane(made.pane_id).send_keys("x", "Enter")
+            lines = [line async for line in pane.lines(since=0)]
+            assert lines == [*map(str, range(1, 101)), "halfx", "", "on"]
+            assert await pane.wait_exit() == ExitStatus(0, None)
+
+
+async def test_the_end_of_an_adopted_program_is_exact(lasting: Server) -> None:
+    async with lasting.client() as client, lasting.client() as other:
+        made = await client.new_window(argv=shell("echo ready; read x; kill -9 $$"))
+        assert await client.pane(made.pane_id).wait_for("ready", since=0)
+        pane = other.pane(made.pane_id)
+        await pane.adopt()
+        await client.pane(made.pane_id).send_keys("Enter")
+        assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
+async def test_a_shell_that_somebody_started_can_be_adopted(server: Server) -> None:
+    server.start()
+    pane_id = server.run("new-window", "-d", "-P", "-F", "#{pane_id}", "sh")
+    async with server.client() as client:
+        pane = client.pane(pane_id)
+        await pane.adopt()
+        await pane.send_text("exit 7", submit=True)
+        await pane.wait_exit()
+        assert b"exit 7" in await read_to_end(pane.output(since=0))
+
+
+async def test_what_is_not_there_can_not_be_adopted(server: Server) -> None:
+    async with server.client() as client:
+        with pytest.raises(tmuxcc.PaneNotFound):
+            await client.pane("%999").adopt()
+
+
+# Deaths
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="tmux tells it within a second")
+async def test_the_death_of_the_wrapper_is_told_with_its_signal(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo up; sleep 600")
+        assert await pane.wait_for("up", since=0)
+        assert pane.pid is not None
+        [program] = children(pane.pid)
+        os.kill(pane.pid, signal.SIGKILL)
+        assert await pane.wait_exit() == ExitStatus(None, 9)
+        await until(lambda: not Path(f"/proc/{program}").exists())
+
+
+async def test_the_death_of_a_foreign_program_is_told(lasting: Server) -> None:
+    pane_id = lasting.run(
+        "new-window", "-d", "-P", "-F", "#{pane_id}", *python("import time; time.sleep(600)")
+    )
+    async with lasting.client() as client:
+        pane = client.pane(pane_id)
+        statuses = []
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                statuses.append(await pane.wait_exit())
+
+            nursery.start_soon(wait)
+            pid = int(
+                (await client.command("display-message", "-p", "-t", pane_id, "#{pane_pid}"))[0]
+            )
+            os.kill(pid, signal.SIGTERM)
+        assert statuses == [ExitStatus(None, 15)]
+
+
+async def test_a_hook_tells_of_a_death_and_spares_those_of_the_user(lasting: Server) -> None:
+    lasting.run("set-hook", "-g", "pane-died[3]", "set-option -g @user-hook ran")
+    async with lasting.client() as client:
+        pane = await start(client, "echo up; sleep 600")
+        assert await pane.wait_for("up", since=0)
+        await pane.hook_death()
+        assert "pane-died[3]" in lasting.run("show-hooks", "-gw", "pane-died")
+        assert pane.pid is not None
+        os.kill(pane.pid, signal.SIGKILL)
+        assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
+# Limits
+
+
+async def test_what_a_muted_pane_writes_is_counted_and_its_end_is_seen(server: Server) -> None:
+    async with server.client() as client:
+        pane = await start(client, "echo one; read x; seq 1000; exit 2")
+        assert await pane.wait_for("one", since=0)
+        pane.mute()
+        await pane.send_keys("Enter")
+        assert await pane.wait_exit() == ExitStatus(2, None)
+        items = [item async for item in pane.output(since=0)]
+        size = len(b"\r\n") + sum(len(f"{number}\r\n") for number in range(1, 1001))
+        assert items == [Chunk(0, b"one\r\n"), Gap(5, size, "limit")]
+        assert pane.statistics().gaps == 1

@@ -1,0 +1,686 @@
+"""One agent: a program in a pane of its own, what is known of it, and what can be asked of it.
+
+An agent is made by `Swarm.spawn` and lives as long as the swarm does; its program may end and be
+started again. Windows, other agents and the tmux server are the swarm's business.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+from attrs import frozen
+
+from ..client.client import Client
+from ..client.expect import MAX_TEXT, Pattern, TextWindow, WaitResult
+from ..client.output import (
+    Chunk,
+    ExitStatus,
+    Gap,
+    Item,
+    LineStream,
+    LostOutput,
+    OutputStream,
+    Overflow,
+    Restarted,
+)
+from ..client.pane import Pane, SendOutcome
+from ..errors import (
+    CommandTimeoutError,
+    ConnectionClosed,
+    InvalidSwarm,
+    PaneDead,
+    PaneDeadError,
+    PaneNotFound,
+    TmuxError,
+)
+from .activity import Activity, ActivityTracker, Explanation
+from .ending import StopReport, end_agent
+from .log import LogFile
+from .options import SENT, WANTED, AgentState
+from .policy import GiveUp, OutputBrake, RestartHistory, Verdict, decide_restart
+from .ready import probe
+from .rules import AgentKind
+from .spec import AgentSpec, Ready, read_env_file
+from .state import NEXT, AgentStatus, Life, status_of
+
+COALESCE = 0.02
+"""Seconds within which what a program writes is looked at together: activity is told so much later,
+and a flood costs fifty looks a second."""
+
+MAX_KEYS = 64
+"""How many keys of inputs are remembered, so that none is typed twice."""
+
+T = TypeVar("T")
+
+
+@frozen
+class AgentStatistics:
+    """What an agent has written and gone through, as of now.
+
+    `lines` counts line ends, `lost` bytes that this master has not seen, as far as that is known,
+    `gaps` places where something is missing. `last_output` is how many seconds ago it wrote last,
+    `uptime` how many its present program has been running; None where there is none.
+    """
+
+    agent_id: str
+    bytes: int
+    lines: int
+    gaps: int
+    lost: int
+    restarts: int
+    last_output: float | None
+    uptime: float | None
+    log_failure: str | None
+
+
+class Agent:
+    """A program in a pane; `Swarm.spawn` makes it.
+
+    Its state has three axes: `life`, `activity` and `ready`. `status` is the one word for it.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        spec: AgentSpec,
+        *,
+        client: Client,
+        kind: AgentKind,
+        marks: Mapping[str, str],
+        secrets: Mapping[str, str],
+        base_dir: Path,
+        log: LogFile | None,
+        spare: Callable[[], Iterable[int]],
+        changed: Callable[[Agent], None],
+    ) -> None:
+        self.agent_id = agent_id
+        self.spec = spec
+        self.life = Life.PENDING
+        self.failure = ""
+        """Why it failed, for people; empty if it did not."""
+        self.exit_status: ExitStatus | None = None
+        self.restarts = 0
+        self.restart_at: float | None = None
+        """When its program will be started again, in trio's time; None if it will not."""
+        self.ready = False
+        self.window_id = ""
+        self.pane: Pane
+        self._client = client
+        self._marks = marks
+        self._secrets = dict(secrets)
+        self._base_dir = base_dir
+        self._log = log
+        self._spare = spare
+        self._changed_outside = changed
+        self._changed = trio.lowlevel.ParkingLot()
+        self._tracker = ActivityTracker(kind, now=trio.current_time())
+        self._activity = self._tracker.activity
+        self._brake = OutputBrake(spec.limits)
+        self._history = RestartHistory()
+        self._unmute_at: float | None = None
+        self._backoff = trio.CancelScope()
+        self._typing = trio.Lock()
+        self._expected = False  # something was typed or waited for, so there waiting goes on
+        self._sent: dict[str, SendOutcome] = {}
+        self._over = trio.Event()
+        self._stop_requested = False
+        self._stopping: trio.Event | None = None
+        self._last_report: StopReport | None = None
+        self._started_at: float | None = None
+        self._started_wall: float | None = None
+        self._restart_wall: float | None = None
+        self._ready_window: TextWindow | None = None
+        self._readying = trio.CancelScope()
+        self._late = False
+        self._lines = self._gaps = self._lost = 0
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.agent_id!r} {self.life.value} {self.activity.value}>"
+
+    # What is known
+
+    @property
+    def pane_id(self) -> str:
+        """The pane (``%3``), which stays its own; empty before it has one."""
+        return self.pane.pane_id if self.life is not Life.PENDING and self.window_id else ""
+
+    @property
+    def status(self) -> AgentStatus:
+        """One word for the agent, that of the design document."""
+        return status_of(self.life, self.exit_status, requested=self._stop_requested)
+
+    @property
+    def activity(self) -> Activity:
+        """What the program is doing, as far as it can be told; `explain` says why."""
+        return self._activity if self.life is Life.RUNNING else Activity.UNKNOWN
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its program has ended and will not be started again by itself."""
+        return self._over.is_set()
+
+    def explain(self) -> Explanation:
+        """Which rule or signal decided the activity, and what the others said."""
+        return self._tracker.explain()
+
+    def statistics(self) -> AgentStatistics:
+        """What it has written and gone through, as of now."""
+        now = trio.current_time()
+        last, started = self._tracker.last_output, self._started_at
+        failure = self._log.failure if self._log is not None else None
+        return AgentStatistics(
+            agent_id=self.agent_id,
+            bytes=self.pane.statistics().output_bytes if self.window_id else 0,
+            lines=self._lines,
+            gaps=self._gaps,
+            lost=self._lost,
+            restarts=self.restarts,
+            last_output=None if last is None else now - last,
+            uptime=None if started is None or self.life is not Life.RUNNING else now - started,
+            log_failure=None if failure is None else str(failure),
+        )
+
+    def state(self) -> AgentState:
+        """How it is, as it is noted for other shells."""
+        numbers = self.statistics()
+        status = self.exit_status or ExitStatus(None, None)
+        return AgentState(
+            life=self.life.value,
+            status=self.status.value,
+            activity=self.activity.value,
+            ready=self.ready,
+            restarts=self.restarts,
+            started=self._started_wall,
+            restart_at=None if self.restart_at is None else self._restart_wall,
+            code=status.code,
+            signal=status.signal,
+            failure=self.failure,
+            bytes=numbers.bytes,
+            lines=numbers.lines,
+            noted=round(time.time(), 3),
+        )
+
+    @property
+    def log_file(self) -> Path | None:
+        """Where its output is kept; None if it is not."""
+        return None if self._log is None else self._log.path
+
+    # Reading
+
+    def lines(
+        self, *, since: int | None = 0, escapes: bool = False, overflow: Overflow = "drop"
+    ) -> LineStream:
+        """What it writes, line by line, from its first line on; see `Pane.lines`.
+
+        Ends when the program has ended for good and its last line was given: a restart does not
+        end it. Raises `ConnectionClosed` if tmux is gone.
+        """
+        return self.pane.lines(since=since, escapes=escapes, overflow=overflow)
+
+    def output(
+        self, *, since: int | None = 0, seed: bool = False, overflow: Overflow = "drop"
+    ) -> OutputStream:
+        """What it writes, as bytes with offsets; see `Pane.output`. Ends as `lines` does."""
+        return self.pane.output(since=since, seed=seed, overflow=overflow)
+
+    async def capture(self, *, history: bool = False, escapes: bool = False) -> str:
+        """What its screen shows; see `Pane.capture`."""
+        return await self.pane.capture(history=history, escapes=escapes)
+
+    # Typing
+
+    async def send(self, text: str, *, submit: bool = True, key: str | None = None) -> SendOutcome:
+        """Type `text` as one paste and press Enter; what became of it. See `Pane.send_text`.
+
+        One caller types at a time, in the order of their calls. With a `key` the text is typed at
+        most once, also by the masters that come after this one: a second call gives the outcome of
+        the first, or UNKNOWN where an earlier master typed it. Raises `ConnectionClosed`.
+        """
+        if key is not None and re.fullmatch(r"[!-~]{1,64}", key) is None:
+            raise ValueError("a key has 1 to 64 characters, all of them printable ASCII, no blank")
+        if self.life is not Life.RUNNING:
+            await trio.lowlevel.checkpoint()
+            return SendOutcome.DEAD
+        async with self._typing:
+            if key is not None and key in self._sent:
+                return self._sent[key]
+            note = None
+            if key is not None:
+                while len(self._sent) >= MAX_KEYS:
+                    del self._sent[next(iter(self._sent))]
+                note = (SENT, " ".join([*self._sent, key]))
+                # Also if what follows is cancelled half way: typed once at most.
+                self._sent[key] = SendOutcome.UNKNOWN
+            self._note_typing()
+            try:
+                outcome = await self.pane.send_text(text, submit=submit, note=note)
+            except PaneNotFound:
+                outcome = SendOutcome.DEAD
+            if key is not None:
+                self._sent[key] = outcome
+            return outcome
+
+    async def send_keys(self, *keys: str) -> None:
+        """Press keys by tmux's names; see `Pane.send_keys`. Raises `PaneDeadError`."""
+        if self.life is not Life.RUNNING:
+            raise PaneDeadError(self.agent_id)
+        async with self._typing:
+            self._note_typing()
+            try:
+                await self.pane.send_keys(*keys)
+            except (PaneDead, PaneNotFound) as error:
+                raise PaneDeadError(self.agent_id) from error
+
+    def _note_typing(self) -> None:
+        self._expected = True
+        self._tracker.sent(trio.current_time())
+        self._note_activity()
+
+    async def interrupt(self) -> None:
+        """Press Ctrl-C, as the byte that it is. Raises `PaneDeadError`."""
+        await self.send_keys("C-c")
+
+    # Waiting
+
+    async def wait_for(
+        self,
+        patterns: Pattern | Iterable[Pattern],
+        *,
+        stop: Pattern | Iterable[Pattern] = (),
+        since: int | None = None,
+        screen: bool = False,
+        echo: bool = False,
+    ) -> WaitResult:
+        """Wait until it writes what one of `patterns` finds; see `Pane.wait_for`.
+
+        Where nothing was typed yet, the text begins with its first byte. The end of its program is
+        the outcome ``"exited"``, also if another one is started.
+        """
+        if since is None and not self._expected:
+            since = 0
+        self._expected = True
+        return await self.pane.wait_for(patterns, stop=stop, since=since, screen=screen, echo=echo)
+
+    async def wait_exit(self) -> ExitStatus:
+        """Wait until its program has ended for good; how. A restart goes on waiting.
+
+        Raises `ConnectionClosed` if tmux is gone first.
+        """
+        await self._over.wait()
+        if self.exit_status is None:
+            # That nobody knows how is told as the pane tells it.
+            return await self.pane.wait_exit()
+        return self.exit_status
+
+    async def wait_idle(self) -> Activity:
+        """Wait until it has done what it was told: IDLE, or BLOCKED if it waits for a decision.
+
+        Raises `PaneDeadError` if its program ends first.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.activity not in (Activity.IDLE, Activity.BLOCKED):
+            if self._over.is_set():
+                raise PaneDeadError(self.agent_id)
+            await self.wait_change()
+        return self.activity
+
+    async def wait_ready(self) -> None:
+        """Wait until its ready condition holds; without one, until it is running.
+
+        Raises `PaneDeadError` if its program ends for good first, and `CommandTimeoutError` if the
+        condition has a timeout, counted from the start of the program, which is over.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.ready:
+            if self._over.is_set():
+                raise PaneDeadError(self.agent_id)
+            if self._late:
+                assert self.spec.ready is not None
+                raise CommandTimeoutError(
+                    f"agent {self.agent_id!r} did not become ready", self.spec.ready.timeout or 0
+                )
+            await self.wait_change()
+
+    async def wait_change(self) -> None:
+        """Wait until its state has changed, or (told at most fifty times a second) it wrote."""
+        await self._changed.park()
+
+    # Ending
+
+    async def stop(self, *, grace: float | None = None) -> StopReport:
+        """End its program and all that it has started; what it took.
+
+        The first step is that of its `StopPolicy`, and `grace` (seconds; default: the policy's) is
+        how long all polite steps may take together, before SIGKILL. It is not started again.
+        Cancelled, the program is killed at once.
+        """
+        self._stop_requested = True
+        self._backoff.cancel()
+        if self._stopping is not None:
+            # Somebody else is at it.
+            await self._stopping.wait()
+            assert self._last_report is not None
+            return self._last_report
+        self._stopping = trio.Event()
+        try:
+            while self.life in (Life.PENDING, Life.STARTING):
+                await self.wait_change()
+            self._last_report = await end_agent(
+                agent_id=self.agent_id,
+                policy=self.spec.stop,
+                grace=grace,
+                wrapper_pid=self.pane.pid,
+                marks=self.mark_entries(),
+                ask=self._ask_to_end,
+                ended=lambda: self.pane.statistics().exit_status is not None,
+                wait_ended=self.pane.wait_exit,
+                spare=frozenset(self._spare()),
+            )
+            await self._over.wait()
+        finally:
+            self._stopping.set()
+            self._stopping = None
+        return self._last_report
+
+    def mark_entries(self) -> tuple[bytes, ...]:
+        """What every process of this agent has in its environment."""
+        return tuple(f"{name}={value}".encode() for name, value in self._marks.items())
+
+    async def _ask_to_end(self) -> None:
+        policy = self.spec.stop
+        if policy.text is not None:
+            await self.pane.send_text(policy.text, submit=True)
+        else:
+            await self.pane.send_keys(*policy.keys)
+
+    # What the swarm calls
+
+    def environment(self) -> dict[str, str]:
+        """The variables that its program gets beside those of the server; file and secrets too.
+
+        Raises `InvalidSwarm` if its file of variables can't be read, or if a secret was known to an
+        earlier master only.
+        """
+        from_file: Mapping[str, str] = {}
+        if self.spec.env_file is not None:
+            from_file = read_env_file(self._base_dir / self.spec.env_file)
+        env = {**self.spec.env, **from_file, **self._secrets}
+        if missing := [name for name in self.spec.secret_names if name not in env]:
+            raise InvalidSwarm(
+                f"this master does not know {', '.join(missing)}: use env_file, or spawn it anew",
+                f"{self.agent_id}.secrets",
+            )
+        return {**env, **self._marks}
+
+    @property
+    def cwd(self) -> Path:
+        """The folder that its program starts in."""
+        return self._base_dir / (self.spec.cwd or ".")
+
+    def starting(self) -> None:
+        """tmux is about to be asked for its program."""
+        self._stop_requested = False
+        self._over = trio.Event()
+        self._set_life(Life.STARTING)
+
+    async def run(
+        self, pane: Pane, window_id: str, followed: Callable[[], None], adopted: bool = False
+    ) -> None:
+        """Follow the program that was started in `pane`, by us or `adopted`, until it is over.
+
+        `followed` is called when that has begun.
+        """
+        self.pane, self.window_id = pane, window_id
+        pane.keep_open()
+        known = self._started_at, self._started_wall
+        self._note_started()
+        if adopted and known[0] is not None:
+            self._started_at, self._started_wall = known
+        followed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._monitor)
+            try:
+                await self._supervise(nursery)
+            except (ConnectionClosed, PaneNotFound) as error:
+                self.failed(f"its pane is gone: {error}")
+            self._readying.cancel()
+
+    def failed(self, why: str) -> None:
+        """It can't be started, or not be followed any more."""
+        self.failure = why
+        self._set_life(Life.FAILED)
+        self._end()
+
+    def reported(self, text: str) -> None:
+        """The program said by itself what it is doing."""
+        self._tracker.report(text, trio.current_time())
+        self._note_activity()
+
+    def remember(self, sent: Iterable[str], state: AgentState | None) -> None:
+        """What an earlier master has noted: the keys of what it typed, and how the agent was."""
+        self._sent.update(dict.fromkeys(sent, SendOutcome.UNKNOWN))
+        if state is not None:
+            self.restarts = state.restarts
+            if state.started is not None:
+                self._started_wall = state.started
+                self._started_at = trio.current_time() - max(0.0, time.time() - state.started)
+
+    # Its program's life
+
+    async def _supervise(self, nursery: trio.Nursery) -> None:
+        while True:
+            if self.spec.ready is not None:
+                nursery.start_soon(self._become_ready, self.spec.ready)
+            status = await self._through_reconnects(self.pane.wait_exit)
+            self.exit_status = status
+            self.ready = False
+            self._readying.cancel()
+            self._set_life(Life.EXITED)
+            if not await self._wait_restart(status):
+                return
+            self._set_life(Life.STARTING)
+            try:
+                await self._through_reconnects(self._respawn)
+            except TmuxError as error:
+                self.failed(f"it can't be started again: {error}")
+                return
+            self.restarts += 1
+            self._note_started()
+
+    async def _wait_restart(self, status: ExitStatus) -> bool:
+        """Whether the program is to be started again, when it is time to."""
+        now = trio.current_time()
+        decision = decide_restart(
+            self.spec.restart,
+            self._history,
+            ok=status.ok,
+            requested=self._stop_requested or await self._is_unwanted(),
+            ran_for=now - (self._started_at if self._started_at is not None else now),
+            now=now,
+            random=random.random(),  # noqa: S311 - spreads restarts, is no secret
+        )
+        if not isinstance(decision, GiveUp):
+            self._history = decision.history
+            self.restart_at = now + decision.delay
+            self._restart_wall = round(time.time() + decision.delay, 3)
+            self._wake()
+            with trio.CancelScope() as self._backoff:
+                await trio.sleep_until(self.restart_at)
+            self.restart_at = None
+            if not self._stop_requested and not await self._is_unwanted():
+                return True
+        elif decision.crash_loop:
+            self.failed(decision.reason)
+            return False
+        self._end()
+        return False
+
+    async def _is_unwanted(self) -> bool:
+        """Whether another shell has asked for its end, and so against a restart."""
+        wanted = await self._through_reconnects(
+            lambda: self._client.command(
+                "display-message", "-p", "-t", self.pane_id, f"#{{{WANTED}}}"
+            )
+        )
+        self._stop_requested = self._stop_requested or wanted == ["stopped"]
+        return self._stop_requested
+
+    async def _respawn(self) -> None:
+        await self.pane.respawn(self.spec.argv, cwd=self.cwd, env=self.environment())
+
+    def _note_started(self) -> None:
+        now = trio.current_time()
+        self._started_at, self._started_wall = now, round(time.time(), 3)
+        self.exit_status = None
+        self.failure = ""
+        self.ready = self.spec.ready is None
+        self._late = False
+        self._ready_window = None
+        if self.spec.ready is not None and self.spec.ready.pattern is not None:
+            self._ready_window = TextWindow()
+        self._tracker.restarted(now)
+        self._brake.new_run()
+        if self._unmute_at is None:
+            self.pane.unmute()
+        self._set_life(Life.RUNNING)
+
+    def _end(self) -> None:
+        if self.window_id:
+            self.pane.keep_open(False)
+        self._over.set()
+        self._wake()
+
+    def _set_life(self, life: Life) -> None:
+        assert life is self.life or life in NEXT[self.life], (self.life, life)
+        self.life = life
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.unpark_all()
+        self._changed_outside(self)
+
+    async def _through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
+        """What `function` gives, asked again if the connection was made anew in the meantime."""
+        while True:
+            try:
+                return await function()
+            except ConnectionClosed:
+                await self._client.wait_connected()
+
+    # Readiness
+
+    async def _become_ready(self, ready: Ready) -> None:
+        """Find out when the program that has just been started is ready. Until it ends."""
+        with trio.CancelScope() as self._readying:
+            with trio.move_on_after(float("inf") if ready.timeout is None else ready.timeout):
+                if ready.pattern is not None:
+                    # The monitor reads everything anyway.
+                    await trio.sleep_forever()
+                await probe(ready, cwd=self.cwd, env=self.environment())
+                self._become_ready_now()
+                return
+            self._late = True
+            self._wake()
+
+    def _become_ready_now(self) -> None:
+        self._ready_window = None
+        self._readying.cancel()
+        self.ready = True
+        self._wake()
+
+    def _look_for_ready(self, data: bytes) -> None:
+        window, ready = self._ready_window, self.spec.ready
+        if window is None or ready is None or ready.pattern is None:
+            return
+        for start in range(0, len(data), MAX_TEXT):
+            window.receive(data[start : start + MAX_TEXT])
+            if window.search([re.compile(ready.pattern, re.MULTILINE)]) is not None:
+                self._become_ready_now()
+                return
+
+    # Its output
+
+    async def _monitor(self) -> None:
+        """Count, watch and keep what it writes, until it is over."""
+        try:
+            async with self.pane.output(since=0) as stream:
+                while True:
+                    with trio.CancelScope(deadline=self._next_time()):
+                        item = await stream.receive()
+                        if item is None:
+                            return
+                        self._take(item, stream)
+                    await self._look_after()
+                    await trio.sleep(COALESCE)
+        except (ConnectionClosed, PaneNotFound):
+            # The supervisor tells it.
+            return
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _next_time(self) -> float:
+        times = [self._tracker.next_time(trio.current_time()), self._unmute_at]
+        return min((time for time in times if time is not None), default=float("inf"))
+
+    def _take(self, item: Item | None, stream: OutputStream) -> None:
+        now = trio.current_time()
+        pieces: list[bytes] = []
+        while item is not None:
+            if isinstance(item, Chunk):
+                pieces.append(item.data)
+            elif isinstance(item, Gap):
+                self._gaps += 1
+                self._lost += item.size or 0
+                if item.cause == "limit":
+                    self._obey(self._brake.receive(item.size or 0, now))
+                pieces.append(f"\r\n{LostOutput(item)}\r\n".encode())
+            elif isinstance(item, Restarted):
+                self._receive(b"".join(pieces), now)
+                pieces = []
+                self._tracker.restarted(now)
+            item = stream.receive_nowait()
+        self._receive(b"".join(pieces), now)
+
+    def _receive(self, data: bytes, now: float) -> None:
+        if not data:
+            return
+        self._lines += data.count(b"\n")
+        self._tracker.receive(data, now)
+        self._look_for_ready(data)
+        if self._log is not None:
+            self._log.write(data)
+        self._obey(self._brake.receive(len(data), now))
+
+    def _obey(self, verdict: Verdict) -> None:
+        if verdict.action != "go-on":
+            self.pane.mute()
+            self._unmute_at = verdict.until
+        if verdict.clear_history:
+            self._client.command_nowait("clear-history", "-t", self.pane_id)
+
+    async def _look_after(self) -> None:
+        """What time brings: looks at the screen, the end of a limit, news for other shells."""
+        now = trio.current_time()
+        if self._unmute_at is not None and now >= self._unmute_at:
+            self._unmute_at = None
+            if self._brake.resume(now):
+                self.pane.unmute()
+        if self._tracker.wants_look(now) and self.life is Life.RUNNING:
+            screen = await self._through_reconnects(self.pane.capture)
+            self._tracker.look(screen.split("\n"), trio.current_time())
+        self._tracker.tick(trio.current_time())
+        self._note_activity()
+        # Also without a change of state there is news: it wrote.
+        self._wake()
+
+    def _note_activity(self) -> None:
+        if self._tracker.activity is not self._activity:
+            self._activity = self._tracker.activity
+            self._wake()

@@ -1,0 +1,372 @@
+"""How a swarm begins and ends: its session, what an earlier master has left, and clearing up.
+
+What happens in between is in swarm.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import evolve, frozen
+
+from ..client.background import background
+from ..client.client import Client, open_client
+from ..errors import (
+    CommandError,
+    ConnectionClosed,
+    NoServer,
+    SessionCreationError,
+    SessionNotFound,
+    SwarmRunning,
+    TmuxError,
+)
+from .ending import end_marked
+from .home import Home
+from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
+from .processes import Identity, identity, is_alive, send_signal_to, wait_gone
+from .spec import check_cluster_id
+from .swarm import SWARM_VARIABLE, WINDOW_OPTIONS, Swarm
+
+SIZE = (200, 50)
+"""Columns and rows of the agents' terminals: long lines stay whole."""
+
+SERVER_GRACE = 3.0
+"""Seconds for a server of our own to end before it is killed. A client that does not read keeps a
+killed server alive (tmux#5444)."""
+
+# Read by a server of our own before its first pane. Programs that have ended stay to be looked at
+# and to be started again; a person who looks on with a small terminal does not shrink the agents'.
+CONFIGURATION = """\
+set -s exit-empty on
+set -s set-clipboard off
+set -g default-terminal screen-256color
+set -g history-limit 50000
+set -g remain-on-exit on
+set -gq remain-on-exit-format ""
+set -g automatic-rename off
+set -g allow-rename off
+set -g window-size largest
+set -g status-left "[#S] "
+set -g status-left-length 40
+set -g status-right ""
+"""
+
+# The swarm's first pane has no agent yet.
+_PLACEHOLDER = ("sleep", "2147483647")
+
+# Variables by which programs tell that they run inside of another one of their kind.
+_NESTING = (
+    "TMUX",
+    "TMUX_PANE",
+    "STY",
+    "WINDOW",
+    "ZELLIJ",
+    "ZELLIJ_SESSION_NAME",
+    "ZELLIJ_PANE_ID",
+    "CLAUDECODE",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_SSE_PORT",
+    "CURSOR_TRACE_ID",
+    "CODEX_SANDBOX",
+)
+
+
+@frozen
+class _Place:
+    """Where the swarm is: its session's name, and how its tmux server is reached."""
+
+    cluster_id: str
+    session: str
+    socket_path: Path
+    tmux: str | None
+    own_server: bool
+
+
+@frozen
+class _Found:
+    """What runs there already: the server, and what the session notes (None: no such session)."""
+
+    server: Identity | None
+    notes: SessionNotes | None
+
+
+@asynccontextmanager
+async def open_swarm(
+    cluster_id: str,
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    socket_path: str | os.PathLike[str] | None = None,
+    adopt: bool = False,
+    keep: bool = False,
+    tmux: str | os.PathLike[str] | None = None,
+    size: tuple[int, int] = SIZE,
+    log_dir: str | os.PathLike[str] | None = None,
+) -> AsyncIterator[Swarm]:
+    """Run a swarm; a `Swarm` for the time of the block.
+
+    Its session ``swarm-CLUSTER_ID`` is made on a tmux server of its own, in a folder that only this
+    user can enter, or on the server at `socket_path`, where nothing else is touched. Agents start
+    in `base_dir` (default: the current folder). What they write is kept in `log_dir`, a file for
+    each; None keeps none. `size` is the columns and rows of their terminals.
+
+    When the block is left, whatever the reason, every agent is stopped and all that they started
+    is gone; also on SIGTERM and SIGHUP, where the program does nothing about these itself. With
+    `keep` the session goes on instead. A master that was killed leaves its agents running: the next
+    one ends them, or with `adopt` takes them over, as it does with those that were kept.
+
+    Raises, before the block is entered, `SwarmRunning` if somebody runs that swarm or has kept it
+    and `adopt` is not set, `SessionCreationError`, `InvalidSwarm`, and an `OpenError`. Exceptions
+    of the block come out as they are.
+    """
+    check_cluster_id(cluster_id)
+    folder = _folder(cluster_id, base_dir)
+    logs = None if log_dir is None else _absolute(log_dir)
+    with ExitStack() as stack:
+        home = None
+        if socket_path is None:
+            home = Home(cluster_id)
+            stack.enter_context(home.locked())
+            socket_path = home.socket_path
+        place = _Place(
+            cluster_id,
+            f"swarm-{cluster_id}",
+            _absolute(socket_path),
+            None if tmux is None else os.fspath(tmux),
+            home is not None,
+        )
+        found = await _find(place)
+        if found is None:
+            # Whoever starts the server may end it.
+            place = evolve(place, own_server=True)
+        notes = await _make_way(place, found, adopt=adopt)
+        life_id = uuid4().hex if notes is None else notes.life_id
+        caught = _Signals()
+        # Until it is ours beyond doubt, it is not ours to end.
+        kept = True
+        server: Identity | None = None
+        try:
+            with _configuration() as configuration:
+                opening = open_client(
+                    place.session,
+                    socket_path=place.socket_path,
+                    tmux=place.tmux,
+                    create=True,
+                    reconnect=True,
+                    size=size,
+                    config_file=configuration,
+                    cwd=folder,
+                    argv=_PLACEHOLDER,
+                )
+                async with opening as client:
+                    server = identity(client.server_pid)
+                    await _claim(client, place, life_id, adopted=notes is not None)
+                    kept = notes is not None
+                    async with background() as nursery:
+                        swarm = Swarm(
+                            cluster_id,
+                            client=client,
+                            nursery=nursery,
+                            life_id=life_id,
+                            base_dir=folder,
+                            log_dir=logs,
+                            socket_path=place.socket_path,
+                            keep=keep,
+                            shared=not place.own_server,
+                        )
+                        try:
+                            with trio.CancelScope() as body:
+                                nursery.start_soon(caught.heed, body)
+                                await swarm.begin(adopt=notes is not None)
+                                kept = False
+                                yield swarm
+                        finally:
+                            kept = kept or swarm.keep
+                            with trio.CancelScope(shield=True):
+                                await _finish(swarm, kept=kept)
+        finally:
+            if not kept:
+                with trio.CancelScope(shield=True):
+                    await _end_session(place, life_id, server)
+                    if home is not None:
+                        home.remove()
+    caught.send_on()
+
+
+def _folder(cluster_id: str, base_dir: str | os.PathLike[str] | None) -> Path:
+    folder = _absolute(base_dir if base_dir is not None else ".")
+    if not folder.is_dir():
+        raise SessionCreationError(cluster_id, f"there is no folder {folder}")
+    return folder
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).absolute()
+
+
+# What is there already
+
+
+async def _find(place: _Place) -> _Found | None:
+    """What runs on the socket; None if nobody listens there."""
+    try:
+        async with open_client(
+            place.session, socket_path=place.socket_path, tmux=place.tmux
+        ) as client:
+            notes = await read_session(client.command, client.session_id)
+            await _free_stuck_client(client, notes.client)
+            return _Found(identity(client.server_pid), notes)
+    except NoServer:
+        return None
+    except SessionNotFound:
+        return _Found(None, None)
+
+
+async def _free_stuck_client(client: Client, pid: str) -> None:
+    """Have the tmux client of a master that was killed end, if it hangs.
+
+    Where it was stuck with output that nobody read, the server would never end (tmux#5444).
+    """
+    for row in await client.list_clients():
+        if str(row.client_pid) == pid and row.client_control_mode:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(row.client_pid, signal.SIGHUP)
+
+
+async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> SessionNotes | None:
+    """Settle what becomes of a session that is there: its notes if it is adopted, None if not."""
+    notes = None if found is None else found.notes
+    if found is None or notes is None:
+        return None
+    if not notes.life_id and not place.own_server:
+        raise SessionCreationError(
+            place.cluster_id,
+            f"the server has a session {place.session} that is no swarm's: choose another"
+            " cluster_id, or rename that session",
+        )
+    pid, _, start_time = notes.master.partition(" ")
+    if pid.isdigit() and start_time.isdigit():
+        master = Identity(int(pid), int(start_time))
+        if master.pid != os.getpid() and is_alive(master):
+            raise SwarmRunning(place.cluster_id, master.pid)
+    if adopt and notes.life_id:
+        return notes
+    if notes.life_id and not notes.master:
+        raise SwarmRunning(place.cluster_id, None)
+    with trio.CancelScope(shield=True):
+        await _end_session(place, notes.life_id, found.server)
+    return None
+
+
+async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) -> None:
+    """Note in the session whose it is. Raises `SwarmRunning` if somebody else was quicker."""
+    session_id = client.session_id
+    if not adopted:
+        with suppress(CommandError):
+            # Refused where it is set already.
+            await client.command("set-option", "-o", "-t", session_id, SWARM, life_id)
+        notes = await read_session(client.command, session_id)
+        if notes.life_id != life_id:
+            pid = notes.master.partition(" ")[0]
+            raise SwarmRunning(place.cluster_id, int(pid) if pid.isdigit() else None)
+    master = identity(os.getpid())
+    start_time = 0 if master is None else master.start_time
+    commands: list[tuple[str, ...]] = [
+        ("set-option", "-t", session_id, MASTER, f"{os.getpid()} {start_time}"),
+        ("set-option", "-t", session_id, CLIENT, str(client.client_pid)),
+    ]
+    if not adopted:
+        panes = await client.command("list-panes", "-s", "-t", session_id, "-F", "#{pane_id}")
+        pane_id = panes[0]
+        commands += [
+            ("set-option", "-p", "-t", pane_id, VACANT, "1"),
+            *(("set-option", "-w", "-t", pane_id, *option) for option in WINDOW_OPTIONS),
+            ("set-option", "-t", session_id, "history-limit", "50000"),
+            *(("set-environment", "-r", "-t", session_id, name) for name in _NESTING),
+        ]
+    for answer in await client.batch(commands):
+        if isinstance(answer, TmuxError):
+            raise answer
+
+
+# The end
+
+
+async def _finish(swarm: Swarm, *, kept: bool) -> None:
+    """Stop the agents, or let go of them. The connection may be gone."""
+    if kept:
+        with suppress(ConnectionClosed, CommandError):
+            await swarm.client.command("set-option", "-t", swarm.client.session_id, MASTER, "")
+        return
+    await swarm.stop_all()
+
+
+async def _end_session(place: _Place, life_id: str, server: Identity | None) -> None:
+    """End the session, its server if that is our own, and every process of its agents."""
+    if place.own_server:
+        await _tmux(place, "kill-server")
+        if server is not None:
+            with trio.move_on_after(SERVER_GRACE):
+                await wait_gone([server])
+            send_signal_to([server], signal.SIGKILL)
+    else:
+        await _tmux(place, "kill-session", "-t", f"={place.session}")
+    if life_id:
+        await end_marked((f"{SWARM_VARIABLE}={place.cluster_id}:{life_id}".encode(),))
+
+
+async def _tmux(place: _Place, *command: str) -> None:
+    """Run a command in a tmux process of its own; that nothing is there any more is no failure."""
+    with trio.move_on_after(SERVER_GRACE):
+        await trio.run_process(
+            [place.tmux or "tmux", "-S", str(place.socket_path), "-N", *command],
+            stdin=subprocess.DEVNULL,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+
+@contextmanager
+def _configuration() -> Iterator[Path]:
+    """A file with the configuration, for as long as a server may read it."""
+    with tempfile.NamedTemporaryFile("w", prefix="tmuxcc-", suffix=".conf") as file:
+        file.write(CONFIGURATION)
+        file.flush()
+        yield Path(file.name)
+
+
+class _Signals:
+    """SIGTERM and SIGHUP end the block, and then the program, as if they had not been caught.
+
+    Only where they would have ended it anyway, and only in the main thread, where Python can.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        self._numbers = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+        if threading.current_thread() is not threading.main_thread():
+            self._numbers.clear()
+
+    async def heed(self, body: trio.CancelScope) -> None:
+        """Cancel `body` when one comes. Runs until cancelled."""
+        if not self._numbers:
+            return
+        with trio.open_signal_receiver(*self._numbers) as received:
+            async for number in received:
+                self._received = number
+                body.cancel()
+
+    def send_on(self) -> None:
+        """Let the one that came do what it would have done."""
+        if self._received is not None:
+            signal.raise_signal(self._received)

@@ -1,0 +1,120 @@
+"""What a swarm notes in tmux itself, so that other shells and later masters know it.
+
+User options (``@…``) of panes and of the session. Names are for people and may change: an agent is
+found by its option. Nothing here is secret, and nothing is trusted to be well-formed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import asdict, field, frozen
+
+from ..client.rows import list_rows
+
+# Of panes
+AGENT = "@tmuxcc_agent"
+"""The agent's id."""
+VACANT = "@tmuxcc_vacant"
+"""Set where the swarm's pane has no agent."""
+SPEC = "@tmuxcc_spec"
+"""The agent's description, see `spec_to_json`."""
+STATE = "@tmuxcc_state"
+"""How the agent is, see `AgentState`; noted by the master."""
+REPORT = "@tmuxcc_activity"
+"""What the agent says that it does: ``busy``, ``idle`` or ``blocked``; set by itself."""
+SENT = "@tmuxcc_sent"
+"""The keys of what was typed to it, divided by blanks."""
+WANTED = "@tmuxcc_wanted"
+"""``stopped`` if another shell has asked for its end."""
+LOG = "@tmuxcc_log"
+"""The path of its log file."""
+
+# Of the session
+SWARM = "@tmuxcc_swarm"
+"""What tells one life of a swarm from all others: 32 hexadecimal digits."""
+MASTER = "@tmuxcc_master"
+"""The process that runs it, its number and its start time; empty if it was kept."""
+CLIENT = "@tmuxcc_client"
+"""The process of the master's tmux client."""
+
+
+@frozen
+class AgentRow:
+    """A pane of a swarm's session, with what is noted of its agent."""
+
+    pane_id: str
+    window_id: str
+    pane_pid: int | None
+    pane_dead: bool
+    agent_id: str = field(metadata={"format": AGENT})
+    vacant: bool = field(metadata={"format": VACANT})
+    state: str = field(metadata={"format": STATE})
+    report: str = field(metadata={"format": REPORT})
+    sent: str = field(metadata={"format": SENT})
+    wanted: str = field(metadata={"format": WANTED})
+    log: str = field(metadata={"format": LOG})
+
+
+async def list_agents(
+    command: Callable[..., Awaitable[list[str]]], session_id: str
+) -> list[AgentRow]:
+    """The panes of a session, those with an agent and the others. Raises what `command` raises."""
+    return await list_rows(command, ("list-panes", "-s", "-t", session_id), AgentRow)
+
+
+@frozen
+class SessionNotes:
+    """What a swarm's session says of itself; the fields are empty where it says nothing."""
+
+    life_id: str
+    master: str
+    client: str
+
+
+async def read_session(
+    command: Callable[..., Awaitable[list[str]]], session_id: str
+) -> SessionNotes:
+    """What is noted in a session. Raises what `command` raises."""
+    texts = []
+    for option in (SWARM, MASTER, CLIENT):
+        lines = await command("show-options", "-qv", "-t", session_id, option)
+        texts.append(lines[0] if lines else "")
+    return SessionNotes(*texts)
+
+
+@frozen(kw_only=True)
+class AgentState:
+    """How an agent is, for other shells. `started` and `noted` are seconds since the epoch.
+
+    `code` and `signal` tell how its program ended, `restart_at` when it is started again.
+    """
+
+    life: str
+    status: str
+    activity: str
+    ready: bool
+    restarts: int
+    started: float | None
+    restart_at: float | None
+    code: int | None
+    signal: int | None
+    failure: str
+    bytes: int
+    lines: int
+    noted: float
+
+    def to_json(self) -> str:
+        """As it is kept in the option."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> AgentState | None:
+        """Read it back; None if it is no such text."""
+        try:
+            values: Any = json.loads(text)
+            return cls(**values)
+        except (ValueError, TypeError):
+            return None

@@ -1,0 +1,63 @@
+"""How far an agent has come, as values: its life, and the status that the design document knows.
+
+Pure. What an agent is doing is in activity.py; when it is started again, in policy.py.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..client.output import ExitStatus
+
+
+class Life(Enum):
+    """How far an agent's program has come.
+
+    PENDING: wanted, not asked of tmux yet. STARTING: asked for. RUNNING: it has its pane. EXITED:
+    it has ended, by itself or because it was told to; it may be started again. FAILED: it could not
+    be started, or is not started any more since it fails again and again, or its tmux is gone.
+    """
+
+    PENDING = "pending"
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"
+    FAILED = "failed"
+
+
+class AgentStatus(Enum):
+    """One word for an agent: what the design document calls its status."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+NEXT: dict[Life, frozenset[Life]] = {
+    Life.PENDING: frozenset({Life.STARTING, Life.FAILED}),
+    Life.STARTING: frozenset({Life.RUNNING, Life.EXITED, Life.FAILED}),
+    Life.RUNNING: frozenset({Life.EXITED, Life.FAILED}),
+    Life.EXITED: frozenset({Life.STARTING, Life.FAILED}),
+    Life.FAILED: frozenset({Life.STARTING}),
+}
+"""What may follow each state."""
+
+
+def status_of(life: Life, exit_status: ExitStatus | None, *, requested: bool) -> AgentStatus:
+    """The status for a state. `requested`: somebody asked the program to end.
+
+    A program that ended on request has stopped, whatever it made of its exit status.
+    """
+    if life in (Life.PENDING, Life.STARTING):
+        return AgentStatus.PENDING
+    if life is Life.RUNNING:
+        return AgentStatus.RUNNING
+    if life is Life.FAILED:
+        return AgentStatus.FAILED
+    if requested or (exit_status is not None and exit_status.ok):
+        return AgentStatus.STOPPED
+    if exit_status is None or (exit_status.code is None and exit_status.signal is None):
+        return AgentStatus.UNKNOWN
+    return AgentStatus.FAILED

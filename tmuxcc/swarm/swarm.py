@@ -1,0 +1,534 @@
+"""A swarm: one master, one tmux session, and an agent in each window of it.
+
+`open_swarm` makes the session or takes it over, and ends it with all that runs in it. What a single
+agent is and does is in agent.py, where a swarm lives on disk in home.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+import trio
+from attrs import define, evolve, frozen
+
+from ..client.client import Client, ClientStatistics
+from ..client.expect import MAX_TEXT
+from ..client.output import Chunk
+from ..client.pane import Pane, SendOutcome
+from ..client.text import decode, strip_sequences
+from ..errors import (
+    AgentExistsError,
+    AgentNotFoundError,
+    CommandError,
+    ConnectionClosed,
+    InvalidSwarm,
+    TmuxError,
+)
+from ..protocol.events import SubscriptionChanged
+from .agent import Agent
+from .ending import StopReport
+from .log import LogFile, log_path
+from .options import (
+    AGENT,
+    LOG,
+    REPORT,
+    SENT,
+    SPEC,
+    STATE,
+    VACANT,
+    WANTED,
+    AgentRow,
+    AgentState,
+    list_agents,
+)
+from .policy import OutputLimits, RestartPolicy
+from .processes import environment_of
+from .rules import AgentKind, kind_for
+from .spec import AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json, spec_to_json
+from .state import Life
+
+T = TypeVar("T")
+
+PUBLISH_PAUSE = 0.1
+"""Seconds between two notes to other shells of how the agents are."""
+
+COUNTERS_PERIOD = 5.0
+"""Seconds between two such notes of one agent that differ only in how much it wrote."""
+
+SWARM_VARIABLE = "TMUXCC_SWARM"
+AGENT_VARIABLE = "TMUXCC_AGENT"
+"""In the environment of every process of an agent, so that none of them is overlooked."""
+
+WINDOW_OPTIONS = (
+    ("remain-on-exit", "on"),
+    ("automatic-rename", "off"),
+    ("allow-rename", "off"),
+)
+"""What a window of ours needs on a server that is not ours alone."""
+
+
+@frozen
+class SwarmStatistics:
+    """How many agents there are in each state, what they wrote, and the client below."""
+
+    agents: int
+    lives: Mapping[Life, int]
+    bytes: int
+    restarts: int
+    client: ClientStatistics
+
+
+@define
+class _Start:
+    """A start that somebody waits for."""
+
+    done: trio.Event
+    error: Exception | None = None
+
+
+class Swarm:
+    """Agents and their master; `open_swarm` makes it. `agents` maps ids to agents."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        client: Client,
+        nursery: trio.Nursery,
+        life_id: str,
+        base_dir: Path,
+        log_dir: Path | None,
+        socket_path: Path,
+        keep: bool,
+        shared: bool,
+    ) -> None:
+        self.cluster_id = cluster_id
+        self.client = client
+        self.socket_path = socket_path
+        self.keep = keep
+        """Whether the agents go on when the block is left; may be set while it runs."""
+        self.agents: Mapping[str, Agent]
+        self._agents: dict[str, Agent] = {}
+        self.agents = MappingProxyType(self._agents)
+        self._nursery = nursery
+        self._life_id = life_id
+        self._base_dir = base_dir
+        self._log_dir = log_dir
+        self._shared = shared
+        self._vacant: Pane | None = None
+        self._windows = trio.Lock()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._dirty: set[Agent] = set()
+        self._publish = trio.Event()
+        self._published: dict[Agent, tuple[str, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Swarm {self.cluster_id!r} of {len(self._agents)} agents>"
+
+    def statistics(self) -> SwarmStatistics:
+        """How the agents are, as of now."""
+        agents = list(self._agents.values())
+        each = [agent.statistics() for agent in agents]
+        return SwarmStatistics(
+            agents=len(agents),
+            lives={life: sum(agent.life is life for agent in agents) for life in Life},
+            bytes=sum(one.bytes for one in each),
+            restarts=sum(one.restarts for one in each),
+            client=self.client.statistics(),
+        )
+
+    # Agents come and go
+
+    async def spawn(
+        self,
+        agent_id: str,
+        argv: Sequence[str] | AgentSpec,
+        *,
+        env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        env_file: str | os.PathLike[str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        restart: RestartPolicy | str | None = None,
+        stop: StopPolicy | None = None,
+        ready: Ready | None = None,
+        kind: str | AgentKind | None = None,
+        limits: OutputLimits | None = None,
+        log: bool = True,
+    ) -> Agent:
+        """Start a program in a window of its own; its agent, once tmux has started it.
+
+        `argv` is the program and its arguments, run by no shell; or a whole `AgentSpec`, and then
+        only `secrets` and `kind` may be given besides. `env` is added to the environment of the
+        tmux server, `secrets` too, but these are never noted anywhere; `env_file` is a file of
+        ``NAME=VALUE`` lines, read at each start. `cwd` is relative to the swarm's folder. `restart`
+        is ``"no"``, ``"on-failure"``, ``"always"`` or a `RestartPolicy`.
+
+        Many may be started at once, each in a task of its own. Raises `AgentExistsError`,
+        `InvalidSwarm`, `CommandError` if tmux can't start it, and `ConnectionClosed`. Cancelled,
+        the agent is started all the same and stands in `agents`.
+        """
+        check_agent_id(agent_id)
+        if agent_id in self._agents:
+            raise AgentExistsError(agent_id)
+        if isinstance(argv, AgentSpec):
+            spec = argv
+        else:
+            spec = AgentSpec(
+                argv,
+                env=env or {},
+                env_file=None if env_file is None else os.fspath(env_file),
+                secret_names=tuple(secrets or ()),
+                cwd=None if cwd is None else os.fspath(cwd),
+                restart=restart,
+                stop=stop or StopPolicy(),
+                ready=ready,
+                kind=kind.name if isinstance(kind, AgentKind) else kind,
+                limits=limits or OutputLimits(),
+                log=log,
+            )
+        if secrets is not None:
+            spec = evolve(spec, secret_names=tuple(secrets))
+        agent = self._new_agent(agent_id, spec, kind=kind, secrets=secrets or {})
+        if not agent.cwd.is_dir():
+            raise InvalidSwarm(f"there is no folder {agent.cwd} to start in", f"{agent_id}.cwd")
+        self._agents[agent_id] = agent
+        try:
+            await self._start(agent)
+        except Exception:
+            self._agents.pop(agent_id, None)
+            raise
+        return agent
+
+    async def restart(self, agent_id: str, *, grace: float | None = None) -> Agent:
+        """End an agent's program if it runs, as `stop` does, and start it again in its pane.
+
+        Raises `AgentNotFoundError`, and what `spawn` raises.
+        """
+        agent = self._agent(agent_id)
+        if not agent.is_over:
+            await agent.stop(grace=grace)
+        await self._start(agent)
+        return agent
+
+    async def stop(self, agent_id: str, *, grace: float | None = None) -> StopReport:
+        """End an agent's program and all that it has started; what it took. See `Agent.stop`.
+
+        The agent stays in `agents`, with its output. Raises `AgentNotFoundError`.
+        """
+        return await self._agent(agent_id).stop(grace=grace)
+
+    async def stop_all(self, *, grace: float | None = None) -> dict[str, StopReport]:
+        """End all agents side by side; what each took."""
+        return await self._each(self._agents.values(), lambda agent: agent.stop(grace=grace))
+
+    async def remove(self, agent_id: str, *, grace: float | None = None) -> StopReport | None:
+        """End an agent if it runs and forget it, its window and its output; what it took.
+
+        Raises `AgentNotFoundError`.
+        """
+        agent = self._agent(agent_id)
+        report = None if agent.is_over else await agent.stop(grace=grace)
+        async with self._windows:
+            if self._agents.get(agent_id) is not agent:
+                # Somebody else was quicker.
+                return report
+            del self._agents[agent_id]
+            self._published.pop(agent, None)
+            if agent.window_id:
+                await self._give_back(agent)
+        self._wake()
+        return report
+
+    # All at once
+
+    async def broadcast(
+        self, text: str, *, submit: bool = True, agent_ids: Iterable[str] | None = None
+    ) -> dict[str, SendOutcome]:
+        """Type `text` to all agents (or those named) at once; what became of it at each.
+
+        Agents whose program has ended are DEAD. Raises `AgentNotFoundError`, and `ConnectionClosed`
+        if tmux is gone.
+        """
+        return await self._each(
+            self._named(agent_ids), lambda agent: agent.send(text, submit=submit)
+        )
+
+    async def gather_outputs(
+        self,
+        *,
+        within: float = 10.0,
+        until: Literal["now", "idle", "exit"] = "now",
+        history: bool = False,
+        agent_ids: Iterable[str] | None = None,
+    ) -> dict[str, str]:
+        """What each agent's screen shows, with `history` also what has scrolled by; no blank end.
+
+        With `until` each is first waited for to be idle, or to end. All together have `within`
+        seconds; of an agent that is not there by then you get what it had. Raises
+        `AgentNotFoundError`.
+        """
+        texts: dict[str, str] = {}
+
+        async def gather(agent: Agent) -> None:
+            with suppress(TmuxError):
+                if until == "idle":
+                    await agent.wait_idle()
+                elif until == "exit":
+                    await agent.wait_exit()
+            # Whose pane or tmux is gone still has what it wrote.
+            with suppress(TmuxError):
+                texts[agent.agent_id] = (await agent.capture(history=history)).rstrip()
+
+        agents = self._named(agent_ids)
+        with trio.move_on_after(within):
+            await self._each(agents, gather)
+        return {
+            agent.agent_id: texts[agent.agent_id] if agent.agent_id in texts else _written(agent)
+            for agent in agents
+        }
+
+    async def wait_for_condition(self, condition: Callable[[Agent], bool]) -> None:
+        """Wait until `condition` holds for all agents at the same time.
+
+        It is asked whenever the state of an agent has changed or one has written, so it must be
+        quick. For a deadline use a cancel scope.
+        """
+        await trio.lowlevel.checkpoint()
+        while not all(condition(agent) for agent in tuple(self._agents.values())):
+            await self._changed.park()
+
+    # Helpers
+
+    def _agent(self, agent_id: str) -> Agent:
+        try:
+            return self._agents[agent_id]
+        except KeyError:
+            raise AgentNotFoundError(agent_id, self._agents) from None
+
+    def _named(self, agent_ids: Iterable[str] | None) -> list[Agent]:
+        if agent_ids is None:
+            return list(self._agents.values())
+        return [self._agent(agent_id) for agent_id in agent_ids]
+
+    async def _each(
+        self, agents: Iterable[Agent], function: Callable[[Agent], Awaitable[T]]
+    ) -> dict[str, T]:
+        """What `function` gives for each agent, run side by side; the first error if one fails."""
+        results: dict[str, T] = {}
+        errors: list[Exception] = []
+
+        async def run(agent: Agent) -> None:
+            try:
+                results[agent.agent_id] = await function(agent)
+            except Exception as error:
+                # Raised below, when all others are through.
+                errors.append(error)
+
+        agents = list(agents)
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(run, agent)
+        if errors:
+            raise errors[0]
+        return {agent.agent_id: results[agent.agent_id] for agent in agents}
+
+    def _wake(self) -> None:
+        self._changed.unpark_all()
+
+    def _note_change(self, agent: Agent) -> None:
+        self._dirty.add(agent)
+        self._publish.set()
+        self._wake()
+
+    # Starting
+
+    def _new_agent(
+        self,
+        agent_id: str,
+        spec: AgentSpec,
+        *,
+        kind: str | AgentKind | None,
+        secrets: Mapping[str, str],
+    ) -> Agent:
+        log = None
+        if self._log_dir is not None and spec.log:
+            log = LogFile(log_path(self._log_dir, agent_id))
+        return Agent(
+            agent_id,
+            spec,
+            client=self.client,
+            kind=kind if isinstance(kind, AgentKind) else kind_for(spec.argv, spec.kind),
+            marks={SWARM_VARIABLE: self.mark, AGENT_VARIABLE: agent_id},
+            secrets=secrets,
+            base_dir=self._base_dir,
+            log=log,
+            spare=lambda: (self.client.server_pid,),
+            changed=self._note_change,
+        )
+
+    @property
+    def mark(self) -> str:
+        """What every process of the swarm has in its environment, as ``TMUXCC_SWARM``."""
+        return f"{self.cluster_id}:{self._life_id}"
+
+    async def _start(self, agent: Agent) -> None:
+        """Start it in a task of our own: a cancelled caller leaves nothing half made."""
+        start = _Start(trio.Event())
+        self._nursery.start_soon(self._run_agent, agent, start)
+        await start.done.wait()
+        if start.error is not None:
+            raise start.error
+
+    async def _run_agent(self, agent: Agent, start: _Start) -> None:
+        agent.starting()
+        try:
+            pane, window_id = await self._give_pane(agent)
+        except (TmuxError, OSError) as error:
+            agent.failed(str(error))
+            start.error = error
+            start.done.set()
+            return
+        await agent.run(pane, window_id, start.done.set)
+
+    async def _give_pane(self, agent: Agent) -> tuple[Pane, str]:
+        """Start the agent's program in the pane that it has, in a vacant one or in a new window."""
+        client, spec = self.client, agent.spec
+        env, cwd, argv = agent.environment(), agent.cwd, spec.argv
+        if agent.window_id:
+            await client.command("set-option", "-pu", "-t", agent.pane_id, WANTED)
+            await agent.pane.respawn(argv, cwd=cwd, env=env)
+            return agent.pane, agent.window_id
+        vacant, self._vacant = self._vacant, None
+        name = agent.agent_id
+        if vacant is not None:
+            pane = vacant
+            # What it showed before is not of this agent.
+            pane.forget()
+            try:
+                await pane.respawn(argv, cwd=cwd, env=env, kill=True)
+            except TmuxError:
+                self._vacant = vacant
+                raise
+            where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
+            window_id = (await client.command(*where))[0]
+            more: list[tuple[str, ...]] = [
+                ("set-option", "-pu", "-t", pane.pane_id, VACANT),
+                ("rename-window", "-t", window_id, name.replace("#", "##")),
+            ]
+        else:
+            created = await client.new_window(name, argv=argv, cwd=cwd, env=env)
+            pane, window_id = client.pane(created.pane_id), created.window_id
+            more = []
+        if self._shared:
+            more += [
+                ("set-option", "-w", "-t", window_id, option, value)
+                for option, value in WINDOW_OPTIONS
+            ]
+        more += [
+            ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
+            ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(spec)),
+            ("select-pane", "-t", pane.pane_id, "-T", name.replace("#", "##")),
+        ]
+        if agent.log_file is not None:
+            more.append(("set-option", "-p", "-t", pane.pane_id, LOG, str(agent.log_file)))
+        for answer in await client.batch(more):
+            if isinstance(answer, TmuxError):
+                raise answer
+        await pane.hook_death()
+        return pane, window_id
+
+    async def _give_back(self, agent: Agent) -> None:
+        """Close the window of an agent that is over, or keep it for the next if it is the last."""
+        client, pane = self.client, agent.pane
+        windows = await client.list_windows(client.session_id)
+        if len(windows) > 1:
+            with suppress(CommandError):
+                # Somebody may have closed it.
+                await client.command("kill-window", "-t", agent.window_id)
+        else:
+            for option in (AGENT, SPEC, STATE, REPORT, SENT, WANTED, LOG):
+                await client.command("set-option", "-pu", "-t", pane.pane_id, option)
+            await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
+            self._vacant = pane
+        pane.forget()
+
+    # What the swarm does all the time
+
+    async def begin(self, *, adopt: bool) -> None:
+        """Take over the agents that are there, if there are any, and begin to listen."""
+        rows = await list_agents(self.client.command, self.client.session_id)
+        self._vacant = next((self.client.pane(row.pane_id) for row in rows if row.vacant), None)
+        self._nursery.start_soon(self._note_states)
+        self._nursery.start_soon(self._hear_reports)
+        if adopt:
+            async with trio.open_nursery() as nursery:
+                for row in rows:
+                    if row.agent_id:
+                        nursery.start_soon(self._adopt_agent, row)
+
+    async def _hear_reports(self) -> None:
+        """Hear what agents say of themselves."""
+        async with self.client.watch_format(f"#{{{REPORT}}}", pane_id="%*") as reports:
+            async for report in reports:
+                if isinstance(report, SubscriptionChanged):
+                    for agent in self._agents.values():
+                        if agent.window_id and agent.pane_id == report.pane_id:
+                            agent.reported(report.value)
+
+    async def _note_states(self) -> None:
+        """Note in tmux how the agents are, for other shells."""
+        while True:
+            later = [self._published[agent][1] for agent in self._dirty if agent in self._published]
+            with trio.CancelScope(deadline=min(later, default=float("inf"))):
+                await self._publish.wait()
+            self._publish = trio.Event()
+            now = trio.current_time()
+            for agent in tuple(self._dirty):
+                essence, due = self._published.get(agent, ("", 0.0))
+                state = agent.state()
+                new = repr(evolve(state, bytes=0, lines=0, noted=0.0))
+                if not agent.window_id or self._agents.get(agent.agent_id) is not agent:
+                    self._dirty.discard(agent)
+                elif new != essence or now >= due:
+                    self._dirty.discard(agent)
+                    self._published[agent] = new, now + COUNTERS_PERIOD
+                    with suppress(ConnectionClosed):
+                        self.client.command_nowait(
+                            "set-option", "-p", "-t", agent.pane_id, STATE, state.to_json()
+                        )
+            await trio.sleep(PUBLISH_PAUSE)
+
+    async def _adopt_agent(self, row: AgentRow) -> None:
+        where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)
+        spec = spec_from_json("\n".join(await self.client.command(*where)))
+        known = environment_of(row.pane_pid or 0)
+        secrets = {name: known[name] for name in spec.secret_names if name in known}
+        agent = self._new_agent(row.agent_id, spec, kind=None, secrets=secrets)
+        agent.remember(row.sent.split(), AgentState.from_json(row.state))
+        self._agents[row.agent_id] = agent
+        pane = self.client.pane(row.pane_id)
+        pane.keep_open()
+        await pane.adopt()
+        pane.keep_open()
+        await pane.hook_death()
+        agent.starting()
+        adopted = trio.Event()
+        self._nursery.start_soon(agent.run, pane, row.window_id, adopted.set, True)
+        await adopted.wait()
+
+
+def _written(agent: Agent) -> str:
+    """The text of what is kept of its output, without asking anybody."""
+    if not agent.window_id:
+        return ""
+    stream = agent.output(since=0)
+    pieces = []
+    while (item := stream.receive_nowait()) is not None:
+        if isinstance(item, Chunk):
+            pieces.append(item.data)
+    return strip_sequences(decode(b"".join(pieces)[-MAX_TEXT:]))
