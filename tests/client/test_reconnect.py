@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,19 +15,16 @@ import tmuxcc
 from tmuxcc.client import connection as connection_module
 from tmuxcc.client import reconnect as reconnect_module
 from tmuxcc.client.events import Reconnected
-from tmuxcc.protocol import TmuxVersion, has_hazard
 from tmuxcc.protocol.events import Event
 
-from ..fake_tmux import is_gone, pids
+from ..fake_tmux import pids
 from .helpers import (
     GUARD,
     OtherClient,
     Server,
     client_pids,
     flood,
-    gather,
     is_running,
-    read_to_end,
     shell,
     until,
 )
@@ -61,7 +58,6 @@ def terminate(server: Server, client: tmuxcc.Client) -> None:
 
 def detach(server: Server, client: tmuxcc.Client) -> None:
     server.run("detach-client", "-t", f"client-{client.client_pid}")
-
 
 
 def detach_all(server: Server, client: tmuxcc.Client) -> None:
@@ -107,7 +103,7 @@ async def test_a_client_whose_connection_is_ended_goes_on(server: Server, end: E
 async def test_twenty_kills_in_a_row_are_survived(server: Server, at_once: None) -> None:
     server.start(argv=flood())
     async with server.client(reconnect=True) as client:
-        start = client.statistics()
+        start = await until(lambda: (now := client.statistics()).output_bytes and now)
         pids = {client.client_pid}
         for _ in range(20):
             await again(server, client, kill)
@@ -304,12 +300,12 @@ async def test_a_subscription_made_while_the_connection_ends_is_one(server: Serv
 
 @pytest.mark.tmux
 async def test_size_and_flags_are_those_of_the_first_connection(server: Server) -> None:
-    what = "#{client_width}x#{client_height} #{client_flags}"
+    what = "#{client_width} #{window_width}x#{window_height} #{client_flags}"
     async with server.client(reconnect=True, size=(123, 45)) as client:
         before = await client.command("display-message", "-p", what)
         await again(server, client)
         assert await client.command("display-message", "-p", what) == before
-        assert before[0].startswith("123x45 ")
+        assert before[0].startswith("123 123x45 ")
         assert "pause-after=1" in before[0]
     server.run("resize-window", "-t", "work", "-x", "80", "-y", "24")
     async with server.client(reconnect=True) as client:
@@ -554,3 +550,340 @@ async def test_where_server_or_session_is_not_the_same_it_is_over(
         assert client.generation == 1
         assert client.statistics().gaps == 0
     await until(lambda: client_pids(server) == set())
+
+
+FIRST = "len(pids(FOLDER)) == 1"
+
+
+async def test_a_server_that_throws_everybody_out_at_once_is_left_alone(
+    fake: Fake, at_once: None
+) -> None:
+    fake.plays(f"""
+if not {FIRST}:
+    say("%exit")
+    raise SystemExit
+greet()
+wait_for_test()
+say("%exit too far behind")
+""")
+    async with fake.open(reconnect=True) as client:
+        seen: list[Event] = []
+        client.add_tap(seen.append, tmuxcc.Exit)
+        waiters = Waiters(client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiters.expect, waiters.early[:1])
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await fake.go()
+        await waiters.expect_the_end(
+            "(too far behind; not connected again: attempt 6 failed: tmux did not attach",
+            "; exit status 0)",
+        )
+        assert client.generation == 1
+        assert seen == [tmuxcc.Exit("too far behind")]
+    assert len(pids(fake.folder)) == 1 + len(reconnect_module.DELAYS)
+    fake.assert_gone()
+
+
+async def test_a_server_that_greets_and_then_throws_everybody_out_is_left_alone(
+    fake: Fake, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect_module, "MAX_BRIEF", 12)
+    monkeypatch.setattr(reconnect_module, "STEADY", GUARD)
+    fake.plays("""
+start()
+while b"list-command" not in (line := read_line()):
+    answer(line)
+answer(line)
+answer(read_line())
+die()
+""")
+    async with fake.open(reconnect=True, settled=False) as client, client.events() as events:
+        with pytest.raises(tmuxcc.ConnectionClosed, match="12 connections in a row have lasted"):
+            async for _ in events:
+                pass
+        assert client.generation > 1
+        with pytest.raises(tmuxcc.ConnectionClosed):
+            await client.wait_connected()
+    assert len(pids(fake.folder)) == 13
+    fake.assert_gone()
+
+
+async def test_connections_that_last_make_good_for_those_that_did_not(
+    fake: Fake, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect_module, "MAX_BRIEF", 3)
+    monkeypatch.setattr(reconnect_module, "STEADY", 0)
+    fake.plays("start(); serve()")
+    async with fake.open(reconnect=True) as client:
+        for number in range(6):
+            os.kill(client.client_pid, signal.SIGKILL)
+            await until(lambda number=number: client.generation == number + 2)
+            assert await client.command("display-message", "-p", "x") == ["x"]
+
+
+@pytest.mark.parametrize("rest", ["stall()", "ignore(signal.SIGTERM); stall()", "start(); stall()"])
+async def test_a_server_that_does_not_answer_is_not_waited_for(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    monkeypatch.setattr(reconnect_module, "PATIENCE", 0.3)
+    monkeypatch.setattr(connection_module, "CLOSE_GRACE", 0.1)
+    fake.plays(f"if {FIRST}:\n  greet()\n  wait_for_test()\n  die()\n{rest}")
+    async with fake.open(reconnect=True) as client:
+        await fake.go()
+        with pytest.raises(tmuxcc.ConnectionClosed, match=r"signal 9") as caught:
+            while True:
+                await client.command("display-message", "-p", "x")
+        await Waiters(client).expect_the_end("no answer within 0.3 s, attempt 1")
+        assert "no answer within" in str(caught.value) or caught.value.reason is None
+    fake.assert_gone()
+
+
+async def test_after_some_failures_an_attempt_may_succeed(fake: Fake, at_once: None) -> None:
+    fake.plays("""
+number = len(pids(FOLDER))
+if number == 2: die()
+if number == 3: say("%exit server exited unexpectedly"); raise SystemExit(1)
+if number == 4: reply("server not ready", flags=0, ok=False); raise SystemExit(1)
+if number == 5: start(); read_line(); say("%output %0 wrong"); die()
+if number == 6: start(); read_line(); say("%error 1 2 3"); stall()
+start()
+serve()
+""")
+    async with fake.open(reconnect=True) as client, client.events(tmuxcc.Output) as events:
+        assert client.client_pid == pids(fake.folder)[0]
+        os.kill(fake.pid, signal.SIGKILL)
+        await until(lambda: client.generation == 2)
+        assert await client.command("display-message", "-p", "x") == ["x"]
+        assert await events.__anext__() == Reconnected(2)
+        assert client.client_pid == pids(fake.folder)[6]
+        assert client.statistics().output_bytes == 0
+    fake.assert_gone()
+
+
+async def test_a_stream_that_breaks_its_rules_is_replaced(
+    fake: Fake, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CLOSE_GRACE", 0.1)
+    fake.plays(f"""
+if {FIRST}:
+    greet()
+    wait_for_test()
+    say("%error 1 2 1")
+    stall()
+start()
+serve()
+""")
+    async with fake.open(reconnect=True) as client:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(tmuxcc.ConnectionClosed, match="the stream broke"):
+                    await client.command("display-message", "-p", "x")
+
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await fake.go()
+        assert await client.wait_connected() == 2
+        assert await client.command("display-message", "-p", "x") == ["x"]
+    fake.assert_gone()
+
+
+async def test_what_comes_before_the_server_is_known_is_told_later_or_is_part_of_the_gap(
+    fake: Fake, at_once: None
+) -> None:
+    fake.plays(f"""
+start()
+say("%output %0 {{}}".format("old" if {FIRST} else "unseen"), "%window-add @7")
+while b"list-command" not in (line := read_line()):
+    answer(line)
+say("%window-add @8", "%pause %0")
+answer(line)
+answer(read_line())
+wait_for_test()
+say("%output %0 new")
+serve()
+""")
+    seen: list[object] = []
+    async with fake.open(reconnect=True, settled=False) as client, client.events() as events:
+        stream = client.pane("%0").output(since=0)
+        await fake.go()
+        await until(lambda: client.statistics().output_bytes == len("oldnew"))
+        client.add_tap(seen.append, tmuxcc.WindowAdd, tmuxcc.Pause, tmuxcc.Output)
+        os.kill(client.client_pid, signal.SIGKILL)
+        await until(lambda: client.generation == 2)
+        await fake.go()
+        await until(lambda: client.statistics().output_bytes == len("oldnewnew"))
+        assert [type(item) for item in seen] == [
+            tmuxcc.WindowAdd,
+            tmuxcc.WindowAdd,
+            tmuxcc.Pause,
+            tmuxcc.Output,
+        ]
+        items = [await stream.receive() for _ in range(5)]
+        assert items == [
+            tmuxcc.Chunk(0, b"old"),
+            tmuxcc.Gap(3, None, "pause"),
+            tmuxcc.Chunk(3, b"new"),
+            tmuxcc.Gap(6, None, "reconnect"),
+            tmuxcc.Gap(6, None, "pause"),
+        ]
+        assert await stream.receive() == tmuxcc.Chunk(6, b"new")
+        found = [event async for event in _until_second_window(events)]
+        assert found[-3:] == [Reconnected(2), tmuxcc.WindowAdd("@7"), tmuxcc.WindowAdd("@8")]
+
+
+async def _until_second_window(
+    events: tmuxcc.EventStream[object],
+) -> AsyncIterator[object]:
+    again = False
+    async for event in events:
+        again = again or isinstance(event, Reconnected)
+        if isinstance(event, (Reconnected, tmuxcc.WindowAdd)):
+            yield event
+        if again and event == tmuxcc.WindowAdd("@8"):
+            return
+
+
+async def test_the_opening_is_not_repeated(fake: Fake) -> None:
+    fake.plays("start(); read_line(); die()")
+    with pytest.raises(tmuxcc.ConnectionClosed, match="signal 9"):
+        async with fake.open(reconnect=True):
+            raise AssertionError("the block was entered")
+    assert len(pids(fake.folder)) == 1
+    fake.assert_gone()
+
+
+async def test_without_being_asked_for_nothing_is_repeated(fake: Fake) -> None:
+    fake.plays("start(); serve()")
+    async with fake.open() as client:
+        assert await client.wait_connected() == 1
+        waiters = Waiters(client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiters.expect, waiters.early[:1])
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            os.kill(fake.pid, signal.SIGKILL)
+        await waiters.expect_the_end("tmux gave no reason; killed by signal 9")
+    assert len(pids(fake.folder)) == 1
+
+
+@pytest.mark.parametrize("when", ["first", "held", "later"])
+async def test_what_a_tap_raises_ends_the_client_as_ever(
+    fake: Fake, at_once: None, when: str
+) -> None:
+    fake.plays(f"""
+start()
+if {FIRST}:
+    serve(lambda line: (answer(line), say("%window-add @1") if b"first" in line else None))
+say("%window-add @2")
+serve(lambda line: (answer(line), say("%window-add @3") if b"later" in line else None))
+""")
+    number = {"first": 1, "held": 2, "later": 3}[when]
+    mistake = ZeroDivisionError("mistake")
+
+    def tap(event: tmuxcc.WindowAdd) -> None:
+        if event.window_id == f"@{number}":
+            raise mistake
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        async with fake.open(reconnect=True) as client:
+            client.add_tap(tap, tmuxcc.WindowAdd)
+            await client.command("display-message", "-p", "first")
+            if number > 1:
+                os.kill(fake.pid, signal.SIGKILL)
+                await until(lambda: client.generation == 2)
+            try:
+                await client.command("display-message", "-p", "later")
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True), pytest.raises(tmuxcc.ConnectionClosed):
+                    while True:
+                        await client.command("display-message", "-p", "too late")
+    assert caught.value is mistake
+    fake.assert_gone()
+
+
+# ---------------------------------------------------------------------------------- cancellation
+
+
+class _CancelAt(trio.abc.Instrument):
+    """Cancels `scope` before the step number `left` of any task, once it has been started."""
+
+    def __init__(self, left: int, scope: trio.CancelScope) -> None:
+        self.left = left
+        self.scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+async def test_a_cancellation_at_any_moment_of_a_reconnect_leaves_no_process(
+    fake: Fake, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CLOSE_GRACE", 0.5)
+    script = """
+if len(pids(FOLDER)) == 2: say("%exit"); raise SystemExit(1)
+start()
+serve()
+"""
+    step, completed, struck = 0, False, 0
+    while not completed:
+        step += 1
+        assert step < 400
+        fake.plays(script)
+        with trio.CancelScope() as scope:
+            instrument = _CancelAt(step, scope)
+            async with fake.open(reconnect=True) as client, client.events(tmuxcc.Pause) as events:
+                os.kill(fake.pid, signal.SIGKILL)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    assert await events.__anext__() == Reconnected(2)
+                    assert await client.command("display-message", "-p", "x") == ["x"]
+                    completed = True
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+        struck += scope.cancelled_caught
+        fake.assert_gone()
+    # The last one may have come when all was done.
+    assert struck >= step - 1 > 20
+
+
+@pytest.mark.tmux
+@pytest.mark.parametrize("delay", [0, 0.002, 0.01, 0.03, 0.06, 0.07, 0.08, 0.1])
+async def test_leaving_the_block_at_any_time_leaves_no_client(server: Server, delay: float) -> None:
+    async with server.client(reconnect=True) as client:
+        kill(server, client)
+        await trio.sleep(delay)
+    await until(lambda: client_pids(server) == set())
+    assert server.is_alive
+    if client.generation == 1:
+        waiting = client.wait_connected
+        with pytest.raises(tmuxcc.ConnectionClosed):
+            await waiting()
+
+
+@pytest.mark.tmux
+async def test_those_who_wait_outside_of_the_block_are_told_of_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect_module, "DELAYS", (GUARD,))
+    async with trio.open_nursery() as nursery:
+        async with server.client(reconnect=True) as client:
+            told = 0
+
+            async def wait(function: Callable[[], Awaitable[object]]) -> None:
+                nonlocal told
+                with pytest.raises(tmuxcc.ConnectionClosed):
+                    await function()
+                told += 1
+
+            kill(server, client)
+            with pytest.raises(tmuxcc.ConnectionClosed):
+                await client.list_panes()
+            functions = [client.list_panes, client.wait_connected, client.pane("%0").wait_exit]
+            for function in functions:
+                nursery.start_soon(wait, function)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert told == 0
+        await until(lambda: told == len(functions))

@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -541,7 +541,9 @@ def test_an_error_that_nobody_waits_for_is_raised_by_the_end_of_the_portal() -> 
     assert {type(error) for error in caught.value.exceptions} == {ValueError, LookupError}
 
 
-def test_a_breakdown_of_trio_answers_all_calls() -> None:
+def test_a_breakdown_of_trio_answers_all_calls_and_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def break_down() -> None:
         begun.set()
         await trio.lowlevel.checkpoint()
@@ -553,13 +555,15 @@ def test_a_breakdown_of_trio_answers_all_calls() -> None:
         calls = [portal.call(trio.sleep_forever), portal.call(break_down)]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(result, PortalClosed)
-        with pytest.raises(trio.TrioInternalError):
-            await portal.aclose()
+        await portal.aclose()
         with pytest.raises(PortalClosed):
             await portal.call(answer, 1)
 
     begun = threading.Event()
+    shown: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
     asyncio.run(main())
+    assert [told.exc_type for told in shown] == [trio.TrioInternalError]
 
 
 # Plain threads.
@@ -940,7 +944,7 @@ def test_a_stream_has_one_consumer_in_one_loop() -> None:
         for _ in range(10):
             await anext(stream)
         waiting = asyncio.create_task(anext(stream))
-        await until(lambda: source.waits)
+        await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="another task"):
             await anext(stream)
         with pytest.raises(RuntimeError, match="another loop"):
@@ -974,9 +978,10 @@ def test_a_stream_whose_loop_is_closed_ends() -> None:
     source = Source()
 
     async def ticks() -> AsyncIterator[int]:
-        async for number in source.numbers():
-            yield number
-            await until(closed.is_set)
+        async with aclosing(source.numbers()) as numbers:
+            async for number in numbers:
+                yield number
+                await until(closed.is_set)
 
     closed = threading.Event()
     with Portal() as portal:
@@ -1381,13 +1386,20 @@ def test_a_thread_that_outlives_the_main_thread_keeps_its_portal(tmp_path: Path)
             asyncio.create_task(portal.call(work))
             await until(begun)
             ready.set()
-            await asyncio.to_thread(threading.main_thread().join)
+            threading.Thread(target=tell_end, args=(asyncio.get_running_loop(),)).start()
+            await main_has_ended.wait()
             assert await portal.call(alive) == "alive"
             assert not FILE.exists()
+
+        def tell_end(loop):
+            threading.main_thread().join()
+            loop.call_soon_threadsafe(main_has_ended.set)
 
         async def alive():
             await trio.sleep(0.05)
             return "alive"
+
+        main_has_ended = asyncio.Event()
 
         ready = threading.Event()
         threading.Thread(target=asyncio.run, args=(main(),)).start()

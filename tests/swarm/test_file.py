@@ -290,8 +290,9 @@ def test_a_size_is_a_number_or_text_with_a_unit(value, size) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "", "MB", "1 M", "1K", "1PB", "-1KB", "1,5MB", "1.MB", ".5MB", "0.5", "1.0001KB", "\u0661KB",
-        "1e3", "1  KB", "9" * 19 + "TB", "9" * 10**6, str(MOST + 1), 1.5, True, None, [], {},
+        "", "MB", "1 M", "1K", "1PB", "-1KB", "1,5MB", "1.MB", ".5MB", "0.5", "1.0001KB",
+        "\u0661KB", "1e3", "1  KB", "9" * 19 + "TB", "9" * 10**6, str(MOST + 1), 1.5, True, None,
+        [], {},
     ],
     ids=shown,
 )  # fmt: skip

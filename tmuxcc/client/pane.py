@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from secrets import token_hex
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
+from ..errors import CommandError, ConnectionClosed, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
@@ -79,6 +80,51 @@ class Commander(Protocol):
     async def batch(self, commands: Iterable[Sequence[Argument]]) -> list[list[str] | TmuxError]:
         """Run several."""
         ...
+
+    def command_nowait(self, *argv: Argument) -> None:
+        """Run one whose reply nobody wants."""
+        ...
+
+
+@frozen
+class PreparedText:
+    """A text that many panes are about to get: the buffer it stands in, and how the panes are."""
+
+    buffer: str
+    states: Mapping[str, str]
+
+
+@asynccontextmanager
+async def prepare_text(client: Commander, text: str) -> AsyncIterator[PreparedText]:
+    """Spare work where one `text` goes to many panes; for `Pane.send_text` within the block.
+
+    What it knows of the panes is that of its beginning, so use it at once. Raises `ValueError` for
+    a text that would end its own brackets, and `ConnectionClosed`.
+    """
+    buffer = f"tmuxcc-{token_hex(8)}"
+    data = _pasted(text) or b" "
+    filled, listed = await client.batch(
+        [
+            ("set-buffer", "-b", buffer, "--", data),
+            ("list-panes", "-a", "-F", _READY_FORMAT),
+        ]
+    )
+    for answer in (filled, listed):
+        if isinstance(answer, TmuxError):
+            raise answer
+    assert isinstance(listed, list)
+    try:
+        yield PreparedText(buffer, {line.partition(":")[0]: line for line in listed})
+    finally:
+        with suppress(ConnectionClosed):
+            client.command_nowait("delete-buffer", "-b", buffer)
+
+
+def _pasted(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    if b"\x1b[201~" in data:
+        raise ValueError("the text holds the sequence that ends a paste, ESC [201~")
+    return data
 
 
 class Pane:
@@ -199,7 +245,12 @@ class Pane:
     # Typing
 
     async def send_text(
-        self, text: str, *, submit: bool = False, note: tuple[str, str] | None = None
+        self,
+        text: str,
+        *,
+        submit: bool = False,
+        note: tuple[str, str] | None = None,
+        prepared: PreparedText | None = None,
     ) -> SendOutcome:
         """Type `text` as one paste, and with `submit` then press Enter; what became of it.
 
@@ -207,13 +258,12 @@ class Pane:
         If the pane is in copy mode or another mode, that is left first. Takes up to a second
         where the program shows no reaction, and three where it leaves the text unsent. `note` is a
         user option of the pane, name and value, that is set just before the text is typed: whoever
-        comes after us can know that it was. Raises `PaneNotFound`, `ConnectionClosed`, and
-        `ValueError` for a text that would end its own brackets.
+        comes after us can know that it was. A text for many panes can be `prepared` once for all of
+        them (`prepare_text`). Raises `PaneNotFound`, `ConnectionClosed`, and `ValueError` for a
+        text that would end its own brackets.
         """
-        data = text.encode("utf-8", "surrogateescape")
-        if b"\x1b[201~" in data:
-            raise ValueError("the text holds the sequence that ends a paste, ESC [201~")
-        pastes = await self._make_ready()
+        data = _pasted(text)
+        pastes = await self._make_ready(None if prepared is None else prepared.states)
         if pastes is None:
             return SendOutcome.DEAD
         log = self._panes.log(self.pane_id)
@@ -224,12 +274,13 @@ class Pane:
         if note is not None:
             commands.append(("set-option", "-p", "-t", self.pane_id, *note))
         if data:
-            buffer = f"tmuxcc-{token_hex(8)}"
             raw = ["-S"] if has_capability(self._client.version, "raw-paste") else []
-            commands += [
-                ("set-buffer", "-b", buffer, "--", data),
-                ("paste-buffer", "-d", "-p", "-r", *raw, "-b", buffer, "-t", self.pane_id),
-            ]
+            paste = ("paste-buffer", "-p", "-r", *raw, "-t", self.pane_id, "-b")
+            if prepared is not None:
+                commands.append((*paste, prepared.buffer))
+            else:
+                buffer = f"tmuxcc-{token_hex(8)}"
+                commands += [("set-buffer", "-b", buffer, "--", data), (*paste, buffer, "-d")]
         if submit and not (data and pastes):
             commands.append(("send-keys", "-t", self.pane_id, "Enter"))
         await self._batch(*commands)
@@ -387,17 +438,21 @@ class Pane:
         text = " ".join(error.lines)
         return PaneNotFound(self.pane_id) if "can't find pane" in text else error
 
-    async def _make_ready(self) -> bool | None:
+    async def _make_ready(self, states: Mapping[str, str] | None = None) -> bool | None:
         """Make sure that what is typed reaches the program; None if there is none any more.
 
-        True if the program reads pastes as such.
+        True if the program reads pastes as such. `states` are those of all panes, if known.
         """
         log = self._panes.log(self.pane_id)
         if log.failure is not None:
             raise log.failure
         if log.exit_status is not None:
             return None
-        state = await self._command("display-message", "-p", "-t", self.pane_id, _READY_FORMAT)
+        if states is not None:
+            state = [states.get(self.pane_id, "")]
+        else:
+            where = ("display-message", "-p", "-t", self.pane_id)
+            state = await self._command(*where, _READY_FORMAT)
         pane_id, dead, in_mode, pastes = ((state or [""])[0] + ":::").split(":")[:4]
         if pane_id != self.pane_id:
             raise PaneNotFound(self.pane_id)

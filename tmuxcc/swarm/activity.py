@@ -169,7 +169,11 @@ class ActivityTracker:
         return self.activity is not before
 
     def sent(self, now: float) -> bool:
-        """Input was submitted: the agent is busy until there are two new signs that it is idle."""
+        """Input was submitted: the agent is busy until there are two new signs that it is idle.
+
+        What it wrote before has to be handed over before, or it is taken for an answer. Whether a
+        text was taken, or stands in an input box, is not told here.
+        """
         self._arm(now)
         self._before = self._seen
         self._reacted = self._changed = self._fed = False
@@ -191,7 +195,7 @@ class ActivityTracker:
         self._doubt(now)
         for mark in marks:
             self._note_mark(mark, now)
-        if self.activity is Activity.BUSY and not marks:
+        if self.activity is Activity.BUSY and self._reader.wrote and not marks:
             return False  # writing makes nobody less busy
         return self._decide(now)
 

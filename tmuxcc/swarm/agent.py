@@ -29,7 +29,7 @@ from ..client.output import (
     Overflow,
     Restarted,
 )
-from ..client.pane import Pane, SendOutcome
+from ..client.pane import Pane, PreparedText, SendOutcome
 from ..errors import (
     CommandTimeoutError,
     ConnectionClosed,
@@ -235,7 +235,14 @@ class Agent:
 
     # Typing
 
-    async def send(self, text: str, *, submit: bool = True, key: str | None = None) -> SendOutcome:
+    async def send(
+        self,
+        text: str,
+        *,
+        submit: bool = True,
+        key: str | None = None,
+        prepared: PreparedText | None = None,
+    ) -> SendOutcome:
         """Type `text` as one paste and press Enter; what became of it. See `Pane.send_text`.
 
         One caller types at a time, in the order of their calls. With a `key` the text is typed at
@@ -259,7 +266,9 @@ class Agent:
                 self._sent[key] = SendOutcome.UNKNOWN
             self._note_typing()
             try:
-                outcome = await self.pane.send_text(text, submit=submit, note=note)
+                outcome = await self.pane.send_text(
+                    text, submit=submit, note=note, prepared=prepared
+                )
             except PaneNotFound:
                 outcome = SendOutcome.DEAD
             if key is not None:
@@ -639,7 +648,7 @@ class Agent:
                 self._gaps += 1
                 self._lost += item.size or 0
                 if item.cause == "limit":
-                    self._obey(self._brake.receive(item.size or 0, now))
+                    self._obey(self._brake.drop(item.size or 0))
                 pieces.append(f"\r\n{LostOutput(item)}\r\n".encode())
             elif isinstance(item, Restarted):
                 self._receive(b"".join(pieces), now)

@@ -114,8 +114,9 @@ class _Answer:
             self._outcome = outcome
             self.given = True
             callbacks, self._callbacks = self._callbacks, []
+            awaited = self.awaited
         heard = [callback() for callback in callbacks]
-        return any(heard) if heard else self.awaited
+        return any(heard) if heard else awaited
 
     def tell(self, callback: Callable[[], bool]) -> bool:
         """Have `callback` called in trio's thread when the outcome is there; False if it is.
@@ -266,6 +267,7 @@ class Portal:
     def close(self) -> None:
         """As `aclose`, for a thread without a loop, which it blocks."""
         _refuse_in_a_loop("aclose")
+        self._ended.awaited = True
         self._close_soon()
         interrupt = self._until_blocking(self._ended, None)
         self._raise_errors(interrupt)
@@ -414,6 +416,7 @@ class Portal:
                 self._send(self._cancel_jobs)
 
     async def _end(self) -> None:
+        self._ended.awaited = True
         self._close_soon()
         interrupt = await self._until(self._ended, None)
         self._raise_errors(interrupt)
@@ -432,14 +435,15 @@ class Portal:
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:
-            self._errors.append(error)
-        with self._lock:
-            self._state = "closed"
-            self._token = None
-        for job in list(self._jobs):
-            self._finish(job, _Outcome(cut_off=True))
-        if not self._ended.give(_Outcome()):
+        finally:
+            # Trio breaks down only by a fault inside of it: that goes to the excepthook.
+            with self._lock:
+                self._state = "closed"
+                self._token = None
+            for job in list(self._jobs):
+                self._finish(job, _Outcome(cut_off=True))
+            is_awaited = self._ended.give(_Outcome())
+        if not is_awaited:
             self._raise_errors()
 
     async def _main(self) -> None:

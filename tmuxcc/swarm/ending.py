@@ -22,6 +22,7 @@ from .processes import (
     Identity,
     ProcessState,
     Snapshot,
+    halt,
     identity,
     is_alive,
     send_signal_to,
@@ -44,16 +45,14 @@ CANCELLED_GRACE = 2.0
 SCAN_INTERVAL = 0.02
 """Seconds between two looks at /proc, however many agents end at a time."""
 
-SCAN_SHARE = 4
+SCAN_SHARE = 1.0
 """On a machine with very many processes a look takes longer; it is then so many times as long
-until the next one, so that at most a fifth of the time goes there."""
+until the next one, so that half of the time at most goes there."""
 
 # SIGKILL takes a moment to free the memory of a large process.
 _KILL_WAIT = 0.5
 # The program of an agent that was started just now is not there yet.
 _BIRTH_WAIT = 1.0
-# Some signals are to leave nobody time for anything.
-_SUDDEN = (signal.SIGKILL, signal.SIGSTOP)
 _ROUNDS = 20
 _VAIN_ROUNDS = 3
 
@@ -261,9 +260,11 @@ class _Ending:
 
     _wrapper: Identity | None = None
     _known: set[Identity] = Factory(set)
+    _helpers: set[Identity] = Factory(set)
     _killed: set[Identity] = Factory(set)
     _programs: set[int] = Factory(set)
     _groups: set[int] = Factory(set)
+    _ours: set[int] = Factory(set)
     _vain: int = 0
     _told: trio.Event = Factory(trio.Event)
     _deaf: bool = False
@@ -274,18 +275,15 @@ class _Ending:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
             killed = not self._has_ended() and not await self._ask_to_end()
-            if killed:
-                await self._clear(self.started)
-            else:
-                now = trio.current_time()
-                await self._clear(min(now + STRAYS_GRACE, self.started + self.grace))
+            gentle = not killed and trio.current_time() < self.started + self.grace
+            await self._clear(gentle=gentle)
             await self._hear_last_words(killed)
             await self._end_wrapper()
             nursery.cancel_scope.cancel()
 
     async def kill(self) -> None:
         """The short form for those in a hurry."""
-        await self._clear(self.started)
+        await self._clear()
         await self._end_wrapper()
 
     async def _listen(self) -> None:
@@ -375,13 +373,14 @@ class _Ending:
         self._recognise(snapshot)
         roots = self._known if self._wrapper is None else self._known | {self._wrapper}
         family = snapshot.family(roots=roots, marks=self.marks, spare=self.spare)
-        states = {each.identity: each for each in family}
-        wrapper = None if self._wrapper is None else states.pop(self._wrapper, None)
-        members = [each for each in states.values() if not self._is_helper(each, wrapper)]
+        others = [each for each in family if each.identity != self._wrapper]
+        members = [each for each in others if not self._is_helper(each)]
+        self._helpers.update(each.identity for each in others if self._is_helper(each))
+        if self._wrapper is not None and not self._has_ended():
+            self._programs |= {each.group for each in members if each.parent == self.wrapper_pid}
         self._known.update(each.identity for each in members)
         self._groups = snapshot.whole_groups(members)
-        if wrapper is not None and not self._has_ended():
-            self._programs.update(each.group for each in members if each.parent == wrapper.pid)
+        self._ours = snapshot.ours
         return members
 
     def _recognise(self, snapshot: Snapshot) -> None:
@@ -393,22 +392,20 @@ class _Ending:
         elif not snapshot.processes:
             self._wrapper = identity(pid)
 
-    def _is_helper(self, process: ProcessState, wrapper: ProcessState | None) -> bool:
-        # When it has told the end, the wrapper waits for a sleep of its own.
-        return (
-            wrapper is not None
-            and process.parent == wrapper.pid
-            and process.group == wrapper.group
-            and (process.name == "sleep" or self._has_ended())
+    def _is_helper(self, process: ProcessState) -> bool:
+        # When it has told the end, the wrapper waits for a sleep of its own, and takes it along.
+        # The program is in a group of its own.
+        return process.group == self.wrapper_pid and (
+            process.name == "sleep" or (self._has_ended() and process.parent == self.wrapper_pid)
         )
 
     def _signal(self, members: Sequence[ProcessState], number: signal.Signals) -> bool:
         """Signal them and write it down; whether anybody got it."""
-        at_once = self._signal_groups(members, number) if number in _SUDDEN else set()
+        at_once = self._signal_groups(members, number) if number == signal.SIGKILL else set()
         others = [each.identity for each in members if each.group not in at_once]
         sent = {each.identity for each in members if each.group in at_once}
         sent.update(send_signal_to(others, number))
-        if number not in _SUDDEN:
+        if number != signal.SIGKILL:
             # A stopped process heeds nothing else before it goes on.
             stopped = [each.identity for each in members if each.state in "Tt"]
             send_signal_to(stopped, signal.SIGCONT)
@@ -448,24 +445,26 @@ class _Ending:
 
     # Clearing up
 
-    async def _clear(self, gentle_until: float) -> None:
-        """End whatever is there but the wrapper, gently until then."""
+    async def _clear(self, *, gentle: bool = False) -> None:
+        """End whatever is there but the wrapper, first gently if there is time for that."""
         for _ in range(_ROUNDS):
             members = await self._look()
             self.left = [each.pid for each in members]
             if not members or self._vain == _VAIN_ROUNDS:
                 return
             who = {each.identity for each in members}
-            if trio.current_time() < gentle_until:
+            if gentle:
+                gentle = False
                 self._signal(members, signal.SIGTERM)
-                await self._wait_gone_until(who, gentle_until)
-                gentle_until = self.started
+                patience = trio.current_time() + STRAYS_GRACE
+                await self._wait_gone_until(who, min(patience, self.started + self.grace))
                 continue
             if who <= self._killed:
                 self._vain += 1
             elif self._killed:
                 # Those that are new were born behind our back: nobody may give birth now.
-                members = await self._freeze(members)
+                await self._freeze()
+                members = await self._look()
             self._kill(members)
             await self._wait_gone_until(self._killed, trio.current_time() + _KILL_WAIT)
 
@@ -473,16 +472,20 @@ class _Ending:
         self._signal(members, signal.SIGKILL)
         self._killed.update(each.identity for each in members)
 
-    async def _freeze(self, members: list[ProcessState]) -> list[ProcessState]:
+    async def _freeze(self) -> None:
+        """Stop all that bear the marks, until there is none that was not stopped before."""
+        spare = {*self.spare, *self._ours}
+        if self._wrapper is not None:
+            spare.add(self._wrapper.pid)
         halted: set[Identity] = set()
         for _ in range(_ROUNDS):
-            new = [each for each in members if each.identity not in halted]
+            await trio.lowlevel.checkpoint()
+            new = set(halt(self.marks, spare=spare)) - halted
             if not new:
-                break
-            self._signal(new, signal.SIGSTOP)
-            halted.update(each.identity for each in new)
-            members = await self._look()
-        return members
+                return
+            halted |= new
+            self._known |= new
+            self._note(signal.SIGSTOP.name, [each.pid for each in new])
 
     async def _wait_gone_until(self, processes: Collection[Identity], deadline: float) -> None:
         with trio.CancelScope(deadline=deadline):
@@ -503,17 +506,14 @@ class _Ending:
 
     async def _end_wrapper(self) -> None:
         """It goes as soon as what it tells is read; without a listener, now."""
-        wrapper = self._wrapper
-        if wrapper is None:
-            return
+        own = self._helpers if self._wrapper is None else self._helpers | {self._wrapper}
         if self._told.is_set():
-            await self._wait_gone_until({wrapper}, trio.current_time() + LAST_WORDS)
-        if send_signal_to([wrapper], signal.SIGKILL):
-            self._note(f"SIGKILL{_WRAPPER}", [wrapper.pid])
-            await self._wait_gone_until({wrapper}, trio.current_time() + _KILL_WAIT)
-            await self._clear(self.started)
-        if is_alive(wrapper):
-            self.left.append(wrapper.pid)
+            await self._wait_gone_until(own, trio.current_time() + LAST_WORDS)
+        if sent := send_signal_to(own, signal.SIGKILL):
+            self._note(f"SIGKILL{_WRAPPER}", [each.pid for each in sent])
+            await self._wait_gone_until(sent, trio.current_time() + _KILL_WAIT)
+            await self._clear()
+        self.left += [each.pid for each in own if is_alive(each)]
 
 
 def _typed(policy: StopPolicy) -> str | None:

@@ -91,8 +91,8 @@ class SwarmFile:
     """What a swarm file describes.
 
     `agents` maps ids to agents, in the order of the file; `after` maps each of these ids to those
-    of the agents that have to be ready first. `base_dir` is absolute. An agent without a folder of
-    its own has `cwd` None and runs in `base_dir`.
+    of the agents that have to be ready first (running, where they have no condition). `base_dir`
+    is absolute. An agent without a folder of its own has `cwd` None and runs in `base_dir`.
     """
 
     cluster_id: str

@@ -24,6 +24,10 @@ from attrs import frozen
 POLL = 0.02
 """Seconds between two looks at a process whose end the system does not tell (no pidfd)."""
 
+# How often those are looked for that were born meanwhile, and how many of them at a time.
+_CHASES = 20
+_CHASE = 1000
+
 # Num RefCount Protocol Flags Type St Inode Path; the flag is "accepts connections".
 _LISTENING = re.compile(rb"^\S+: \S+ \S+ 00010000 \S+ \S+ +\S+ (.+)$", re.MULTILINE)
 
@@ -201,6 +205,23 @@ def send_signal_to_group(member: ProcessState, number: signal.Signals) -> bool:
     return False
 
 
+def halt(marks: Collection[bytes], *, spare: Collection[int] = ()) -> list[Identity]:
+    """Stop (SIGSTOP) every process with all `marks` in its environment; which got it.
+
+    Each is stopped as soon as it is found, and those that were born meanwhile are looked for until
+    there are no newer ones: so are caught those too that fork and end all the time. `spare` are
+    processes that are passed over, with the groups that they lead.
+    """
+    halted: list[Identity] = []
+    for pid in _all_pids():
+        environment = _environment(pid) + b"\0"
+        if marks and all(b"\0" + mark + b"\0" in environment for mark in marks):
+            state = process_state(pid)
+            if state is not None and not {pid, state.group} & set(spare):
+                halted += send_signal_to([state.identity], signal.SIGSTOP)
+    return halted
+
+
 async def wait_gone(processes: Iterable[Identity]) -> None:
     """Wait until all of them have ended. Returns at once if they have."""
     for process in list(processes):
@@ -240,7 +261,8 @@ def _environment(pid: int) -> bytes:
 class Snapshot:
     """All processes at one time, from which the families of many roots are told apart.
 
-    `processes` maps process ids to states, those that have ended included. Environments are read
+    `processes` maps process ids to states, those that have ended included; `ours` are the ids of
+    this process and its parents. Environments are read
     when the first mark is asked for, each once, with `environment`.
     """
 
@@ -260,7 +282,7 @@ class Snapshot:
             self._children[each.parent].append(each.pid)
             self._sessions[each.session].append(each.pid)
             self._groups[each.group].append(each.pid)
-        self._ours = self._lineage(os.getpid())
+        self.ours = self._lineage(os.getpid())
 
     def marked(self, marks: Collection[bytes]) -> set[int]:
         """The processes whose environment has all `marks` (``NAME=value``), at least one."""
@@ -284,7 +306,7 @@ class Snapshot:
 
         Never among them, nor looked through, are this process and its parents, and `spare`.
         """
-        spared = self._ours | set(spare)
+        spared = self.ours | set(spare)
         others = {self.processes[pid].session for pid in spared if pid in self.processes}
         members: dict[int, ProcessState] = {}
         waiting = list(self.marked(marks))
@@ -345,15 +367,38 @@ class Snapshot:
 
 
 def _all_entries() -> Iterator[ProcessState]:
+    for pid in _all_pids():
+        process = process_state(pid)
+        if process is not None:
+            yield process
+
+
+def _all_pids() -> Iterator[int]:
+    """All process ids upwards, and then those that were given away meanwhile.
+
+    So whoever forks and ends all the time is met, if not under the number that was listed.
+    """
+    newest = _newest_pid()
     try:
         names = os.listdir("/proc")  # noqa: PTH208 - thousands of names, no paths needed
     except OSError:
         return
-    for name in names:
-        if name.isdigit():
-            process = process_state(int(name))
-            if process is not None:
-                yield process
+    listed = {int(name) for name in names if name.isdigit()}
+    yield from sorted(listed)
+    for _ in range(_CHASES):
+        first, newest = newest + 1, _newest_pid()
+        if newest < first:
+            return
+        for pid in range(first, min(newest, first + _CHASE) + 1):
+            # Threads have numbers too.
+            if pid not in listed and b"\nTgid:\t%d\n" % pid in _read(f"/proc/{pid}/status"):
+                yield pid
+
+
+def _newest_pid() -> int:
+    """The number that was given away last, be it to a thread; 0 if that is not known."""
+    last = _read("/proc/loadavg").split()[-1:]
+    return int(last[0]) if last else 0
 
 
 def _has_proc() -> bool:

@@ -19,7 +19,7 @@ from attrs import define, evolve, frozen
 from ..client.client import Client, ClientStatistics
 from ..client.expect import MAX_TEXT
 from ..client.output import Chunk
-from ..client.pane import Pane, SendOutcome
+from ..client.pane import Pane, SendOutcome, prepare_text
 from ..client.text import decode, strip_sequences
 from ..errors import (
     AgentExistsError,
@@ -254,9 +254,11 @@ class Swarm:
         Agents whose program has ended are DEAD. Raises `AgentNotFoundError`, and `ConnectionClosed`
         if tmux is gone.
         """
-        return await self._each(
-            self._named(agent_ids), lambda agent: agent.send(text, submit=submit)
-        )
+        agents = self._named(agent_ids)
+        async with prepare_text(self.client, text) as prepared:
+            return await self._each(
+                agents, lambda agent: agent.send(text, submit=submit, prepared=prepared)
+            )
 
     async def gather_outputs(
         self,
