@@ -138,6 +138,7 @@ class Agent:
         self._ready_window: TextWindow | None = None
         self._readying = trio.CancelScope()
         self._late = False
+        self._stream: OutputStream | None = None
         self._lines = self._gaps = self._lost = 0
 
     def __repr__(self) -> str:
@@ -288,6 +289,9 @@ class Agent:
 
     def _note_typing(self) -> None:
         self._expected = True
+        if self._stream is not None:
+            # What was written before must not be taken for a reaction.
+            self._take(self._stream.receive_nowait(), self._stream)
         self._tracker.sent(trio.current_time())
         self._note_activity()
 
@@ -619,6 +623,7 @@ class Agent:
         """Count, watch and keep what it writes, until it is over."""
         try:
             async with self.pane.output(since=0) as stream:
+                self._stream = stream
                 while True:
                     with trio.CancelScope(deadline=self._next_time()):
                         item = await stream.receive()
@@ -631,11 +636,17 @@ class Agent:
             # The supervisor tells it.
             return
         finally:
+            self._stream = None
             if self._log is not None:
                 self._log.close()
 
     def _next_time(self) -> float:
-        times = [self._tracker.next_time(trio.current_time()), self._unmute_at]
+        # What has ended does nothing that would have to be looked at.
+        running = self.life is Life.RUNNING
+        times = [
+            self._tracker.next_time(trio.current_time()) if running else None,
+            self._unmute_at,
+        ]
         return min((time for time in times if time is not None), default=float("inf"))
 
     def _take(self, item: Item | None, stream: OutputStream) -> None:

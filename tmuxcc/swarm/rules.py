@@ -87,9 +87,6 @@ class Region:
     name: str
     lines: int | None = None
 
-    def __str__(self) -> str:
-        return self.name if self.lines is None else f"{self.name}({self.lines})"
-
 
 @frozen
 class Rule:
