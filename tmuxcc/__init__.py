@@ -1,11 +1,12 @@
 """tmux control mode for Python and trio.
 
 `open_client` attaches to a tmux session: output is pushed as panes write it, commands are
-answered, nothing is polled. `tmuxcc.protocol` is the same protocol without I/O.
+answered, nothing is polled. `open_swarm` runs many programs, each in a pane, follows them, talks to
+them and ends them. `tmuxcc.protocol` is the protocol without I/O.
 """
 
 from .client.client import Client, ClientStatistics, Created, open_client
-from .client.events import EventsLost, EventStream
+from .client.events import EventsLost, EventStream, Reconnected
 from .client.expect import WaitResult
 from .client.output import (
     Chunk,
@@ -14,6 +15,7 @@ from .client.output import (
     LineStream,
     LostOutput,
     OutputStream,
+    Restarted,
     Snapshot,
 )
 from .client.pane import Pane, PaneStatistics, SendOutcome
@@ -21,21 +23,30 @@ from .client.rows import ClientRow, PaneRow, SessionRow, WindowRow
 from .client.transport import LocalTransport, Transport
 from .errors import (
     AccessDenied,
+    AgentExistsError,
+    AgentNotFoundError,
     CommandError,
+    CommandTimeoutError,
     ConnectionClosed,
     InvalidCommand,
+    InvalidSwarm,
     LayoutError,
     NoServer,
     OpenError,
     PaneDead,
+    PaneDeadError,
     PaneNotFound,
     ProtocolError,
     ReplyTooLarge,
+    SessionCreationError,
     SessionNotFound,
+    SessionNotFoundError,
     SocketPathTooLong,
     StartTimeout,
+    SwarmRunning,
     TmuxError,
     TmuxNotFound,
+    TmuxSwarmError,
     UnsupportedVersion,
 )
 from .protocol import Layout, Parser, encode_command, layout_checksum, parse_layout
@@ -68,9 +79,26 @@ from .protocol.events import (
     WindowPaneChanged,
     WindowRenamed,
 )
+from .swarm.activity import Activity, Explanation
+from .swarm.agent import Agent, AgentStatistics
+from .swarm.ending import StopReport
+from .swarm.manager import AgentPane, TmuxSwarmManager
+from .swarm.opening import open_swarm
+from .swarm.policy import OutputLimits, RestartPolicy
+from .swarm.spec import AgentSpec, Ready, StopPolicy
+from .swarm.state import AgentStatus, Life
+from .swarm.swarm import Swarm, SwarmStatistics
 
 __all__ = [
     "AccessDenied",
+    "Activity",
+    "Agent",
+    "AgentExistsError",
+    "AgentNotFoundError",
+    "AgentPane",
+    "AgentSpec",
+    "AgentStatistics",
+    "AgentStatus",
     "Chunk",
     "Client",
     "ClientDetached",
@@ -78,6 +106,7 @@ __all__ = [
     "ClientSessionChanged",
     "ClientStatistics",
     "CommandError",
+    "CommandTimeoutError",
     "ConfigError",
     "ConnectionClosed",
     "Continue",
@@ -86,12 +115,15 @@ __all__ = [
     "EventsLost",
     "Exit",
     "ExitStatus",
+    "Explanation",
     "ExtendedOutput",
     "Gap",
     "InvalidCommand",
+    "InvalidSwarm",
     "Layout",
     "LayoutChange",
     "LayoutError",
+    "Life",
     "LineStream",
     "LocalTransport",
     "LostOutput",
@@ -99,9 +131,11 @@ __all__ = [
     "NoServer",
     "OpenError",
     "Output",
+    "OutputLimits",
     "OutputStream",
     "Pane",
     "PaneDead",
+    "PaneDeadError",
     "PaneModeChanged",
     "PaneNotFound",
     "PaneRow",
@@ -111,11 +145,17 @@ __all__ = [
     "PasteBufferDeleted",
     "Pause",
     "ProtocolError",
+    "Ready",
+    "Reconnected",
     "Reply",
     "ReplyTooLarge",
+    "RestartPolicy",
+    "Restarted",
     "SendOutcome",
     "SessionChanged",
+    "SessionCreationError",
     "SessionNotFound",
+    "SessionNotFoundError",
     "SessionRenamed",
     "SessionRow",
     "SessionWindowChanged",
@@ -123,9 +163,16 @@ __all__ = [
     "Snapshot",
     "SocketPathTooLong",
     "StartTimeout",
+    "StopPolicy",
+    "StopReport",
     "SubscriptionChanged",
+    "Swarm",
+    "SwarmRunning",
+    "SwarmStatistics",
     "TmuxError",
     "TmuxNotFound",
+    "TmuxSwarmError",
+    "TmuxSwarmManager",
     "Transport",
     "Unknown",
     "UnlinkedWindowAdd",
@@ -141,5 +188,6 @@ __all__ = [
     "encode_command",
     "layout_checksum",
     "open_client",
+    "open_swarm",
     "parse_layout",
 ]

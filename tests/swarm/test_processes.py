@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tmuxcc.swarm.processes import (
     Snapshot,
     all_processes,
     command_line,
+    halt,
     identity,
     is_alive,
     is_listening,
@@ -310,6 +312,49 @@ def test_we_and_our_parents_and_the_spared_are_in_no_family() -> None:
         roots = [known(os.getpid()), state.identity, known(1), known(process.pid)]
         assert [each.pid for each in snapshot.family(roots=roots)] == [process.pid]
         assert snapshot.family(roots=roots, spare=[process.pid]) == []
+
+
+def test_all_that_bear_the_marks_are_stopped_but_the_spared() -> None:
+    group = {"start_new_session": True, "env": env(**MARKED)}
+    with (
+        running(**group) as one,
+        running(["sh", "-c", "sleep 1000 & wait"], **group) as spared,
+        running(env=env(TMUXCC_AGENT="a")) as other,
+    ):
+        eventually(lambda: len(take_snapshot().marked(MARKS)) == 3)
+        assert halt(MARKS, spare=[spared.pid]) == [known(one.pid)]
+        eventually(lambda: has(one.pid, lambda state: state.state == "T"))
+        members = take_snapshot().family(marks=MARKS)
+        assert len(members) == 3
+        assert [each.pid for each in members if each.state == "T"] == [one.pid]
+        assert has(other.pid, lambda state: state.state != "T")
+        assert halt(()) == []
+        send_signal_to([each.identity for each in members], signal.SIGKILL)
+
+
+def test_who_is_born_while_others_are_looked_at_is_seen_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = os.listdir
+    with ExitStack() as stack:
+        late: list[int] = []
+        stop = threading.Event()
+
+        def listdir(path: str) -> list[str]:
+            names = original(path)
+            thread = threading.Thread(target=stop.wait)
+            thread.start()
+            stack.callback(stop.set)
+            assert thread.native_id is not None
+            late.append(thread.native_id)
+            late.append(stack.enter_context(running()).pid)
+            return names
+
+        monkeypatch.setattr(os, "listdir", listdir)
+        seen = take_snapshot().processes
+        # The number of the thread is no process's.
+        assert [pid in seen for pid in late] == [False, True]
+        assert process_state(late[0]) is not None
 
 
 # Families of invented ones

@@ -90,7 +90,7 @@ class Reconnector:
         connected_at: float | None = None
 
         def hold(event: Event) -> None:
-            # Output that comes now is behind the gap; pauses must be answered later.
+            # Output is part of the gap until then; all else is told, and a pause is answered.
             if not isinstance(event, Output):
                 held.append(event)
 
@@ -108,8 +108,8 @@ class Reconnector:
                 connected_at = trio.current_time()
                 connection.deliver = self._deliver
                 try:
-                    for event in held:
-                        self._deliver(event)
+                    while held:
+                        self._deliver(held.pop(0))
                 except Exception as error:
                     failures.append(error)
             if connected_at is None or failures:
@@ -152,7 +152,7 @@ class Reconnector:
         elif isinstance(error, NoServer) and self._server.transport.is_local:
             self._end("the server is gone")
         elif isinstance(error, trio.TooSlowError):
-            self._end(f"no answer within {PATIENCE:g} s, attempt {self._attempts}")
+            self._end(f"attempt {self._attempts} had no answer, {PATIENCE:g} s after the end")
         elif isinstance(error, AccessDenied) or self._attempts >= len(DELAYS):
             self._end(f"attempt {self._attempts} failed: {error}")
 

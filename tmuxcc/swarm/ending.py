@@ -184,6 +184,32 @@ async def end_agent(
     )
 
 
+async def end_marked(
+    marks: Collection[bytes], *, grace: float = STRAYS_GRACE, spare: Collection[int] = ()
+) -> StopReport:
+    """End every process that has all `marks` in its environment, and what it started; what it took.
+
+    For what is left where nobody knows of agents any more: SIGTERM, and after `grace` seconds
+    SIGKILL.
+    """
+    return await end_agent(
+        agent_id="",
+        policy=StopPolicy(),
+        grace=grace,
+        wrapper_pid=None,
+        marks=marks,
+        ask=trio.lowlevel.checkpoint,
+        ended=lambda: True,
+        wait_ended=_nobody_tells,
+        spare=spare,
+    )
+
+
+async def _nobody_tells() -> ExitStatus:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 # Looking at /proc together
 
 
@@ -523,25 +549,3 @@ def _typed(policy: StopPolicy) -> str | None:
     if policy.text is None:
         return None
     return repr(policy.text if len(policy.text) <= 40 else policy.text[:39] + "…")
-
-
-async def end_marked(marks: Collection[bytes]) -> StopReport:
-    """End every process that has all `marks` in its environment, and its descendants; what it took.
-
-    For what is left where nobody knows of agents any more. As `end_agent` ends strays.
-    """
-
-    async def nobody_tells() -> ExitStatus:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    return await end_agent(
-        agent_id="",
-        policy=StopPolicy(),
-        grace=STRAYS_GRACE,
-        wrapper_pid=None,
-        marks=marks,
-        ask=trio.lowlevel.checkpoint,
-        ended=lambda: True,
-        wait_ended=nobody_tells,
-    )

@@ -148,13 +148,18 @@ async def open_swarm(
             # Whoever starts the server may end it.
             place = evolve(place, own_server=True)
         notes = await _make_way(place, found, adopt=adopt)
+        if notes is None and home is not None and home.mark is not None:
+            # Of a master that was killed together with its tmux.
+            await end_marked((home.mark.encode(),))
         life_id = uuid4().hex if notes is None else notes.life_id
+        if home is not None:
+            home.note_mark(_mark(place, life_id))
         caught = _Signals()
         # Until it is ours beyond doubt, it is not ours to end.
         kept = True
         server: Identity | None = None
         try:
-            with _configuration() as configuration:
+            with _configuration(home) as configuration:
                 opening = open_client(
                     place.session,
                     socket_path=place.socket_path,
@@ -320,7 +325,12 @@ async def _end_session(place: _Place, life_id: str, server: Identity | None) -> 
     else:
         await _tmux(place, "kill-session", "-t", f"={place.session}")
     if life_id:
-        await end_marked((f"{SWARM_VARIABLE}={place.cluster_id}:{life_id}".encode(),))
+        await end_marked((_mark(place, life_id).encode(),))
+
+
+def _mark(place: _Place, life_id: str) -> str:
+    """What every process of the swarm has in its environment."""
+    return f"{SWARM_VARIABLE}={place.cluster_id}:{life_id}"
 
 
 async def _tmux(place: _Place, *command: str) -> None:
@@ -336,8 +346,11 @@ async def _tmux(place: _Place, *command: str) -> None:
 
 
 @contextmanager
-def _configuration() -> Iterator[Path]:
+def _configuration(home: Home | None) -> Iterator[Path]:
     """A file with the configuration, for as long as a server may read it."""
+    if home is not None:
+        yield home.write_configuration(CONFIGURATION)
+        return
     with tempfile.NamedTemporaryFile("w", prefix="tmuxcc-", suffix=".conf") as file:
         file.write(CONFIGURATION)
         file.flush()

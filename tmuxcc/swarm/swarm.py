@@ -302,7 +302,14 @@ class Swarm:
         """
         await trio.lowlevel.checkpoint()
         while not all(condition(agent) for agent in tuple(self._agents.values())):
-            await self._changed.park()
+            await self.wait_change()
+
+    async def wait_change(self) -> None:
+        """Wait until the state of an agent has changed, one has come or gone, or one has written.
+
+        That one has written is told at most fifty times a second for each.
+        """
+        await self._changed.park()
 
     # Helpers
 
