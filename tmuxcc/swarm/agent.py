@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 from attrs import frozen
 
+from ..client.background import protected
 from ..client.client import Client
 from ..client.expect import MAX_TEXT, Pattern, TextWindow, WaitResult
 from ..client.output import (
@@ -457,7 +458,7 @@ class Agent:
             self._started_at, self._started_wall = known
         followed()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._monitor)
+            nursery.start_soon(protected(self._monitor))
             try:
                 await self._supervise(nursery)
             except (ConnectionClosed, PaneNotFound) as error:
@@ -489,7 +490,7 @@ class Agent:
     async def _supervise(self, nursery: trio.Nursery) -> None:
         while True:
             if self.spec.ready is not None:
-                nursery.start_soon(self._become_ready, self.spec.ready)
+                nursery.start_soon(protected(self._become_ready), self.spec.ready)
             status = await self._through_reconnects(self.pane.wait_exit)
             self.exit_status = status
             self.ready = False

@@ -16,9 +16,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import trio
-from attrs import evolve, frozen
+from attrs import Factory, define, evolve, frozen
 
-from ..client.background import background
+from ..client.background import background, protected
 from ..client.client import Client, open_client
 from ..errors import (
     CommandError,
@@ -42,6 +42,9 @@ SIZE = (200, 50)
 SERVER_GRACE = 3.0
 """Seconds for a server of our own to end before it is killed. A client that does not read keeps a
 killed server alive (tmux#5444)."""
+
+FINISH_GRACE = 5.0
+"""Seconds beyond their own time for the agents to be stopped at the end."""
 
 # Read by a server of our own before its first pane. Programs that have ended stay to be looked at
 # and to be started again; a person who looks on with a small terminal does not shrink the agents'.
@@ -128,33 +131,101 @@ async def open_swarm(
     of the block come out as they are.
     """
     check_cluster_id(cluster_id)
-    folder = _folder(cluster_id, base_dir)
-    logs = None if log_dir is None else _absolute(log_dir)
-    with ExitStack() as stack:
-        home = None
-        if socket_path is None:
-            home = Home(cluster_id)
-            stack.enter_context(home.locked())
-            socket_path = home.socket_path
+    run = _Run(
+        cluster_id,
+        base_dir=_folder(cluster_id, base_dir),
+        log_dir=None if log_dir is None else _absolute(log_dir),
+        socket_path=None if socket_path is None else _absolute(socket_path),
+        tmux=None if tmux is None else os.fspath(tmux),
+        size=size,
+        adopt=adopt,
+        keep=keep,
+    )
+    async with background() as nursery:
+        nursery.start_soon(protected(run.run))
+        swarm = await run.wait_begun()
+        try:
+            with run.body:
+                yield swarm
+        finally:
+            run.leave.set()
+    run.signals.send_on()
+
+
+@define(eq=False)
+class _Run:
+    """The life of a swarm, in a task that no cancellation from outside reaches.
+
+    So that the agents can be stopped with everything in working order when the block is cancelled.
+    """
+
+    cluster_id: str
+    base_dir: Path
+    log_dir: Path | None
+    socket_path: Path | None
+    tmux: str | None
+    size: tuple[int, int]
+    adopt: bool
+    keep: bool
+
+    body: trio.CancelScope = Factory(trio.CancelScope)
+    leave: trio.Event = Factory(trio.Event)
+    signals: _Signals = Factory(lambda: _Signals())  # noqa: PLW0108 - the class comes later
+
+    _scope: trio.CancelScope = Factory(lambda: trio.CancelScope(shield=True))
+    _settled: trio.Event = Factory(trio.Event)
+    _swarm: Swarm | None = None
+    _error: Exception | None = None
+
+    async def wait_begun(self) -> Swarm:
+        """Wait for the swarm. Raises what kept it from beginning."""
+        try:
+            await self._settled.wait()
+        except BaseException:
+            self._scope.cancel()
+            raise
+        if self._error is not None:
+            raise self._error
+        assert self._swarm is not None
+        return self._swarm
+
+    async def run(self) -> None:
+        """Make it, wait for `leave`, and end it."""
+        with self._scope, ExitStack() as stack:
+            try:
+                home = None
+                if self.socket_path is None:
+                    home = Home(self.cluster_id)
+                    stack.enter_context(home.locked())
+                    self.socket_path = home.socket_path
+                await self._run(home)
+            except Exception as error:
+                if self._settled.is_set():
+                    raise
+                self._error = error
+            finally:
+                self._settled.set()
+
+    async def _run(self, home: Home | None) -> None:
+        assert self.socket_path is not None
         place = _Place(
-            cluster_id,
-            f"swarm-{cluster_id}",
-            _absolute(socket_path),
-            None if tmux is None else os.fspath(tmux),
+            self.cluster_id,
+            f"swarm-{self.cluster_id}",
+            self.socket_path,
+            self.tmux,
             home is not None,
         )
         found = await _find(place)
         if found is None:
             # Whoever starts the server may end it.
             place = evolve(place, own_server=True)
-        notes = await _make_way(place, found, adopt=adopt)
+        notes = await _make_way(place, found, adopt=self.adopt)
         if notes is None and home is not None and home.mark is not None:
             # Of a master that was killed together with its tmux.
             await end_marked((home.mark.encode(),))
         life_id = uuid4().hex if notes is None else notes.life_id
         if home is not None:
             home.note_mark(_mark(place, life_id))
-        caught = _Signals()
         # Until it is ours beyond doubt, it is not ours to end.
         kept = True
         server: Identity | None = None
@@ -166,9 +237,9 @@ async def open_swarm(
                     tmux=place.tmux,
                     create=True,
                     reconnect=True,
-                    size=size,
+                    size=self.size,
                     config_file=configuration,
-                    cwd=folder,
+                    cwd=self.base_dir,
                     argv=_PLACEHOLDER,
                 )
                 async with opening as client:
@@ -177,22 +248,23 @@ async def open_swarm(
                     kept = notes is not None
                     async with background() as nursery:
                         swarm = Swarm(
-                            cluster_id,
+                            self.cluster_id,
                             client=client,
                             nursery=nursery,
                             life_id=life_id,
-                            base_dir=folder,
-                            log_dir=logs,
+                            base_dir=self.base_dir,
+                            log_dir=self.log_dir,
                             socket_path=place.socket_path,
-                            keep=keep,
+                            keep=self.keep,
                             shared=not place.own_server,
                         )
                         try:
-                            with trio.CancelScope() as body:
-                                nursery.start_soon(caught.heed, body)
-                                await swarm.begin(adopt=notes is not None)
-                                kept = False
-                                yield swarm
+                            nursery.start_soon(protected(self.signals.heed), self.body)
+                            await swarm.begin(adopt=notes is not None)
+                            kept = False
+                            self._swarm = swarm
+                            self._settled.set()
+                            await self.leave.wait()
                         finally:
                             kept = kept or swarm.keep
                             with trio.CancelScope(shield=True):
@@ -203,7 +275,6 @@ async def open_swarm(
                     await _end_session(place, life_id, server)
                     if home is not None:
                         home.remove()
-    caught.send_on()
 
 
 def _folder(cluster_id: str, base_dir: str | os.PathLike[str] | None) -> Path:
@@ -311,7 +382,10 @@ async def _finish(swarm: Swarm, *, kept: bool) -> None:
         with suppress(ConnectionClosed, CommandError):
             await swarm.client.command("set-option", "-t", swarm.client.session_id, MASTER, "")
         return
-    await swarm.stop_all()
+    graces = [agent.spec.stop.grace for agent in swarm.agents.values()]
+    # What is not through by then is found and ended by its mark.
+    with trio.move_on_after(max(graces, default=0.0) + FINISH_GRACE):
+        await swarm.stop_all()
 
 
 async def _end_session(place: _Place, life_id: str, server: Identity | None) -> None:

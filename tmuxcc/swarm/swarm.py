@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 import trio
 from attrs import define, evolve, frozen
 
+from ..client.background import protected
 from ..client.client import Client, ClientStatistics
 from ..client.expect import MAX_TEXT
 from ..client.output import Chunk
@@ -388,7 +389,7 @@ class Swarm:
     async def _start(self, agent: Agent) -> None:
         """Start it in a task of our own: a cancelled caller leaves nothing half made."""
         start = _Start(trio.Event())
-        self._nursery.start_soon(self._run_agent, agent, start)
+        self._nursery.start_soon(protected(self._run_agent), agent, start)
         await start.done.wait()
         if start.error is not None:
             raise start.error
@@ -472,8 +473,8 @@ class Swarm:
         """Take over the agents that are there, if there are any, and begin to listen."""
         rows = await list_agents(self.client.command, self.client.session_id)
         self._vacant = next((self.client.pane(row.pane_id) for row in rows if row.vacant), None)
-        self._nursery.start_soon(self._note_states)
-        self._nursery.start_soon(self._hear_reports)
+        self._nursery.start_soon(protected(self._note_states))
+        self._nursery.start_soon(protected(self._hear_reports))
         if adopt:
             async with trio.open_nursery() as nursery:
                 for row in rows:
@@ -527,7 +528,7 @@ class Swarm:
         await pane.hook_death()
         agent.starting()
         adopted = trio.Event()
-        self._nursery.start_soon(agent.run, pane, row.window_id, adopted.set, True)
+        self._nursery.start_soon(protected(agent.run), pane, row.window_id, adopted.set, True)
         await adopted.wait()
 
 
