@@ -1,0 +1,1 @@
+"""Push beside polling, and both beside the floor; `python -m benchmarks --help`, `README.md`."""

@@ -1,67 +1,58 @@
-"""The parser alone: streams as tmux writes them, and the variants that were tried.
+"""The parser alone, on what a real tmux wrote, and the variants that were tried and have lost.
 
-    python -m benchmarks.parser [--json]
-
-Medians of several rounds in one run; the ratios between the rows are what lasts.
+The floor is what any parser in Python has to do at least: cut the stream into lines.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import statistics
 import time
 from codecs import escape_decode
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from tmuxcc.protocol import Parser, decode_octal
 from tmuxcc.protocol.events import ExtendedOutput
 
-DATA = Path(__file__).parent.parent / "tests" / "data" / "transcripts"
+from .harness import Samples, Setting, Side, compare, run_server
+from .recordings import record
+from .results import Row
+
+TITLE = "The parser alone"
+
+NOTES = (
+    "The streams are what `tmux -C` wrote for seeded texts, in reads of 64 KiB.",
+    "`decode` turns octal escapes into bytes. As built it uses the codec of string escapes and"
+    " checks the result; the other variants lost.",
+    "The event as built is not frozen: that costs on each of them.",
+)
+
 READ = 1 << 16
-ROUNDS = 7
 
-LOG = (
-    b"2026-11-22T10:00:00 INFO request served path=/index.html status=200 bytes=51234"
-    b" duration=12ms client=192.0.2.7 agent=curl\\015\\012"
-)
-COLOUR = (
-    b"\\033[32m2026-11-22T10:00:00\\033[0m \\033[1;34mINFO\\033[0m request served"
-    b" path=\\033[36m/index.html\\033[0m status=200\\015\\012"
-)
-SCREEN = b"\\033[12;5H\\033[K\\033[38;5;208mcpu\\033[0m \\033[7m 12%\\033[0m\\033[13;5H\\033[K"
-TEXT = "Grüße aus Köln, 価格は千円です。 ".encode() + b"\\015\\012"
-
-
-def streams() -> dict[str, bytes]:
-    def lines(piece: bytes, size: int, count: int) -> bytes:
-        return b"%%extended-output %%1 0 : %s\n" % (piece * (size // len(piece))) * count
-
-    recorded = (DATA / "3.8" / "output-flood.bin").read_bytes().split(b"%exit")[0]
-    return {
-        "log text": lines(LOG, 1640, 20_000),
-        "coloured log": lines(COLOUR, 1640, 20_000),
-        "screen redraws": lines(SCREEN, 1640, 20_000),
-        "UTF-8 text": lines(TEXT, 1640, 20_000),
-        "recorded flood": recorded * 40,
-        "40-byte lines": b"%output %1 0123456789 0123456789 0123456\n" * 300_000,
-        "short replies": b"".join(
-            b"%%begin 1795334489 %d 1\nhello\n%%end 1795334489 %d 1\n" % (n, n)
-            for n in range(100_000)
-        ),
-    }
+UNITS = {"speed": "MB/s", "events": "1/s"}
 
 
 def parse(stream: bytes) -> int:
+    """All of it; how many events."""
     parser = Parser()
     count = 0
     for start in range(0, len(stream), READ):
         count += len(parser.receive_data(stream[start : start + READ]))
     return count
+
+
+def split(stream: bytes) -> int:
+    """Only cut into lines."""
+    rest = b""
+    count = 0
+    for start in range(0, len(stream), READ):
+        *lines, rest = (rest + stream[start : start + READ]).split(b"\n")
+        count += len(lines)
+    return count
+
+
+# Ways to decode
 
 
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
@@ -93,49 +84,101 @@ FrozenOutput = attrs.make_class(
 )
 
 
-def median_of(function: Callable[[], object]) -> float:
-    times = []
-    for _ in range(ROUNDS):
+DECODERS: Mapping[str, Callable[[bytes], bytes]] = {
+    "decode: as built (codec, then a check)": decode_octal,
+    "decode: codec, checked before": by_codec_checked_first,
+    "decode: unicode_escape and latin-1": by_unicode_escape,
+    "decode: split and table": by_split,
+    "decode: regular expression": by_regular_expression,
+}
+
+
+def _timed(function: Callable[[], int], size: int) -> Side:
+    """The side that gives the speed for `size` bytes and, where `function` counts, for events."""
+
+    def side() -> Samples:
         start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        count = function()
+        took = time.perf_counter() - start
+        found = {"speed": [size / took / 1e6]} if size else {}
+        return {**found, "events": [count / took]} if count else found
+
+    return side
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--json", action="store_true")
-    as_json = options.parse_args().json
-    rows: dict[str, dict[str, float]] = {}
-    for name, stream in streams().items():
-        count = parse(stream)
-        seconds = median_of(lambda stream=stream: parse(stream))
-        rows[name] = {"MB/s": len(stream) / seconds / 1e6, "events/s": count / seconds}
-    pieces = [LOG * 13, COLOUR * 13] * 2_000
-    for name, decode in {
-        "decode: as built (the codec, then a check)": decode_octal,
-        "decode: codec, checked before": by_codec_checked_first,
-        "decode: unicode_escape and latin-1": by_unicode_escape,
-        "decode: split and table": by_split,
-        "decode: regular expression": by_regular_expression,
-    }.items():
-        assert decode(pieces[0]) == by_regular_expression(pieces[0])
-        seconds = median_of(lambda decode=decode: [decode(piece) for piece in pieces])
-        rows[name] = {"MB/s": sum(map(len, pieces)) / seconds / 1e6}
-    for name, make in {
-        "build an event: as built": ExtendedOutput,
-        "build an event: frozen": FrozenOutput,
-    }.items():
-        seconds = median_of(lambda make=make: [make("%1", b"", 0) for _ in range(100_000)])
-        rows[name] = {"events/s": 100_000 / seconds}
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for name, row in rows.items():
-        speed = f"{row['MB/s']:8.0f} MB/s" if "MB/s" in row else " " * 13
-        rate = f"{row['events/s']:12,.0f} events/s" if "events/s" in row else ""
-        print(f"{name:44}{speed}{rate}")
+def payloads(stream: bytes) -> list[bytes]:
+    """What the messages of a stream carry, undecoded."""
+    return re.findall(rb"^%extended-output %[0-9]+ [0-9]+ : (.*)$", stream, re.MULTILINE)
 
 
-if __name__ == "__main__":
-    main()
+def streams(setting: Setting) -> dict[str, bytes]:
+    """What to parse: recordings, and two that are made to be hard."""
+    with run_server(setting.tmux) as server:
+        recorded = record(server, setting.of(1_000_000, 50_000))
+    size = setting.of(8_000_000, 200_000)
+    found = {name: stream * (1 + size // len(stream)) for name, stream in recorded.items()}
+    count = setting.of(100_000, 2_000)
+    found["40-byte messages"] = b"%output %1 0123456789 0123456789 0123456\n" * count
+    found["short replies"] = b"".join(
+        b"%%begin 1795334489 %d 1\nhello\n%%end 1795334489 %d 1\n" % (n, n) for n in range(count)
+    )
+    return found
+
+
+def run(setting: Setting) -> list[Row]:
+    """Streams, then variants."""
+    rounds = setting.of(5, 1)
+    rows: list[Row] = []
+    recorded = streams(setting)
+    for name, stream in recorded.items():
+        rows += compare(
+            name,
+            {
+                "floor": _timed(lambda stream=stream: split(stream) * 0, len(stream)),
+                "tmuxcc.Parser": _timed(lambda stream=stream: parse(stream), len(stream)),
+            },
+            rounds=rounds,
+            units=UNITS,
+            baseline="floor",
+        )
+    for name in ("log", "coloured log", "full-screen redraws"):
+        pieces = payloads(recorded[name])[: setting.of(2_000, 50)]
+        assert all(
+            decode(piece) == by_regular_expression(piece)
+            for decode in DECODERS.values()
+            for piece in pieces[:50]
+        )
+
+        def all_of(decode: Callable[[bytes], bytes], pieces: list[bytes] = pieces) -> int:
+            for piece in pieces:
+                decode(piece)
+            return 0
+
+        rows += compare(
+            f"decode, {name}",
+            {
+                told: _timed(lambda decode=decode: all_of(decode), sum(map(len, pieces)))
+                for told, decode in DECODERS.items()
+            },
+            rounds=rounds,
+            units=UNITS,
+            baseline=next(iter(DECODERS)),
+        )
+    count = setting.of(100_000, 1_000)
+
+    def build(make: Callable[[str, bytes, int], object]) -> int:
+        for _ in range(count):
+            make("%1", b"", 0)
+        return count
+
+    rows += compare(
+        "build an event",
+        {
+            "as built": _timed(lambda: build(ExtendedOutput), 0),
+            "frozen": _timed(lambda: build(FrozenOutput), 0),
+        },
+        rounds=rounds,
+        units=UNITS,
+        baseline="as built",
+    )
+    return rows

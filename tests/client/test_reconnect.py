@@ -93,9 +93,9 @@ async def test_a_client_whose_connection_is_ended_goes_on(server: Server, end: E
             await again(server, client, end)
             assert await client.command("display-message", "-p", "x") == ["x"]
             assert client_pids(server) == {client.client_pid}
-            now = client.statistics()
-            assert now.generation == client.generation == number + 2
-            assert now.in_flight == now.unsolicited_replies == 0
+            assert client.statistics().generation == client.generation == number + 2
+            await until(lambda: not client.statistics().in_flight)
+            assert client.statistics().unsolicited_replies == 0
         assert (client.session_id, client.server_pid) == (session_id, server_pid)
         pid = client.client_pid
     assert not is_running(pid)

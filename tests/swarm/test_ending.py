@@ -580,10 +580,10 @@ async def test_ten_are_ended_side_by_side_and_look_together(
     looks = 0
     original = ending.take_snapshot
 
-    def take() -> processes.Snapshot:
+    def take(**options: bool) -> processes.Snapshot:
         nonlocal looks
         looks += 1
-        return original()
+        return original(**options)
 
     monkeypatch.setattr(ending, "take_snapshot", take)
     async with server.client() as client:

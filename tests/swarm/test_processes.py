@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attrs
 import pytest
@@ -274,8 +275,8 @@ def env(**more: str) -> dict[str, str]:
     return {**os.environ, **more}
 
 
-MARKS = (b"TMUXCC_SWARM=t:1", b"TMUXCC_AGENT=a")
-MARKED = {"TMUXCC_SWARM": "t:1", "TMUXCC_AGENT": "a"}
+MARKED = {"TMUXCC_SWARM": f"t:{uuid4().hex}", "TMUXCC_AGENT": "a"}
+MARKS = tuple(f"{name}={value}".encode() for name, value in MARKED.items())
 
 
 def test_a_family_has_sessions_and_descendants_and_what_bears_the_marks() -> None:
@@ -321,7 +322,7 @@ def test_all_that_bear_the_marks_are_stopped_but_the_spared() -> None:
         running(["sh", "-c", "sleep 1000 & wait"], **group) as spared,
         running(env=env(TMUXCC_AGENT="a")) as other,
     ):
-        eventually(lambda: len(take_snapshot().marked(MARKS)) == 3)
+        eventually(lambda: len(take_snapshot(environments=True).marked(MARKS)) == 3)
         assert halt(MARKS, spare=[spared.pid]) == [known(one.pid)]
         eventually(lambda: has(one.pid, lambda state: state.state == "T"))
         members = take_snapshot().family(marks=MARKS)

@@ -8,16 +8,24 @@ from importlib import metadata
 import click
 
 from ..errors import (
+    AgentNotFoundError,
     ConnectionClosed,
+    InvalidSwarm,
     NoServer,
     SessionNotFound,
+    SwarmRunning,
     TmuxError,
     TmuxNotFound,
     UnsupportedVersion,
 )
 from .doctor import doctor
+from .logs import logs
 from .options import Target, take_target, target_options
+from .ps import ps
 from .run import run
+from .send import broadcast, send
+from .stop import down, stop
+from .wait import wait
 from .watch import watch
 
 
@@ -29,7 +37,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except TmuxError as error:
             click.echo(f"tmuxcc: {_told(error)}", err=True)
-            ctx.exit(1)
+            # The command line or a file is wrong, or the world is.
+            ctx.exit(2 if isinstance(error, (InvalidSwarm, AgentNotFoundError)) else 1)
 
 
 def _told(error: TmuxError) -> str:
@@ -52,6 +61,14 @@ def _told(error: TmuxError) -> str:
     elif isinstance(error, SessionNotFound):
         which = "no session" if error.session is None else f"no session {error.session!r}"
         text = f"the tmux server has {which}: `tmux list-sessions` shows those it has"
+    elif isinstance(error, SwarmRunning):
+        cluster = error.cluster_id
+        who = "it was kept" if error.master_pid is None else f"process {error.master_pid} runs it"
+        more = "" if error.master_pid is not None else ", take it over with --adopt"
+        text = (
+            f"the swarm {cluster} runs already ({who}): look at it with `tmuxcc ps -c {cluster}`,"
+            f" end it with `tmuxcc down -c {cluster}`{more}"
+        )
     elif isinstance(error, ConnectionClosed):
         text = f"the session or its server has gone: {error}"
     else:
@@ -86,6 +103,5 @@ def command(ctx: click.Context, target: Target) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-command.add_command(run)
-command.add_command(watch)
-command.add_command(doctor)
+for _verb in (run, ps, logs, send, broadcast, wait, stop, down, watch, doctor):
+    command.add_command(_verb)

@@ -57,7 +57,10 @@ set -g status-right ""
 
 @define(eq=False)
 class Job:
-    """One program: what to run, and what has become of it."""
+    """One program: what to run, and what has become of it.
+
+    `remark` is said in place of how it ended, where there is more to say.
+    """
 
     name: str
     argv: list[str]
@@ -71,6 +74,8 @@ class Job:
     gaps: int = 0
     status: ExitStatus | None = None
     ended: bool = False
+    restarts: int = 0
+    remark: str = ""
 
 
 @frozen

@@ -10,11 +10,12 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import trio
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from ..client.background import protected
 from ..client.client import Client
@@ -58,6 +59,14 @@ MAX_KEYS = 64
 """How many keys of inputs are remembered, so that none is typed twice."""
 
 T = TypeVar("T")
+
+
+@define
+class _Stopping:
+    """A stop that is under way; `report` stays None if it was cancelled."""
+
+    done: trio.Event = Factory(trio.Event)
+    report: StopReport | None = None
 
 
 @frozen
@@ -111,7 +120,7 @@ class Agent:
         """When its program will be started again, in trio's time; None if it will not."""
         self.ready = False
         self.window_id = ""
-        self.pane: Pane
+        self._pane: Pane | None = None
         self._client = client
         self._marks = marks
         self._secrets = dict(secrets)
@@ -131,8 +140,7 @@ class Agent:
         self._sent: dict[str, SendOutcome] = {}
         self._over = trio.Event()
         self._stop_requested = False
-        self._stopping: trio.Event | None = None
-        self._last_report: StopReport | None = None
+        self._stopping: _Stopping | None = None
         self._started_at: float | None = None
         self._started_wall: float | None = None
         self._restart_wall: float | None = None
@@ -141,6 +149,11 @@ class Agent:
         self._late = False
         self._stream: OutputStream | None = None
         self._lines = self._gaps = self._lost = 0
+        self._monitoring = False
+        self._settled: AgentState | None = None
+        self._resting = trio.CancelScope()
+        self.restarting = trio.Lock()
+        """Held by whoever restarts it, one at a time."""
 
     def __repr__(self) -> str:
         return f"<Agent {self.agent_id!r} {self.life.value} {self.activity.value}>"
@@ -148,9 +161,16 @@ class Agent:
     # What is known
 
     @property
+    def pane(self) -> Pane:
+        """The pane, which stays its own. Raises `PaneDeadError` if it was never given one."""
+        if self._pane is None:
+            raise PaneDeadError(self.agent_id)
+        return self._pane
+
+    @property
     def pane_id(self) -> str:
-        """The pane (``%3``), which stays its own; empty before it has one."""
-        return self.pane.pane_id if self.life is not Life.PENDING and self.window_id else ""
+        """The pane's id (``%3``); empty before it has one."""
+        return "" if self._pane is None else self._pane.pane_id
 
     @property
     def status(self) -> AgentStatus:
@@ -295,6 +315,7 @@ class Agent:
             self._take(self._stream.receive_nowait(), self._stream)
         self._tracker.sent(trio.current_time())
         self._note_activity()
+        self._resting.deadline = self._next_time()
 
     async def interrupt(self) -> None:
         """Press Ctrl-C, as the byte that it is. Raises `PaneDeadError`."""
@@ -376,16 +397,21 @@ class Agent:
         """
         self._stop_requested = True
         self._backoff.cancel()
-        if self._stopping is not None:
+        while self._stopping is not None:
             # Somebody else is at it.
-            await self._stopping.wait()
-            assert self._last_report is not None
-            return self._last_report
-        self._stopping = trio.Event()
+            stopping = self._stopping
+            await stopping.done.wait()
+            if stopping.report is not None:
+                return stopping.report
+        self._stopping = stopping = _Stopping()
         try:
             while self.life in (Life.PENDING, Life.STARTING):
                 await self.wait_change()
-            self._last_report = await end_agent(
+            if self._pane is None:
+                # It could not be started.
+                stopping.report = StopReport(self.agent_id, None, (), (), 0.0, ())
+                return stopping.report
+            stopping.report = await end_agent(
                 agent_id=self.agent_id,
                 policy=self.spec.stop,
                 grace=grace,
@@ -398,9 +424,9 @@ class Agent:
             )
             await self._over.wait()
         finally:
-            self._stopping.set()
+            stopping.done.set()
             self._stopping = None
-        return self._last_report
+        return stopping.report
 
     def mark_entries(self) -> tuple[bytes, ...]:
         """What every process of this agent has in its environment."""
@@ -440,7 +466,8 @@ class Agent:
     def starting(self) -> None:
         """tmux is about to be asked for its program."""
         self._stop_requested = False
-        self._over = trio.Event()
+        if self._over.is_set():
+            self._over = trio.Event()
         self._set_life(Life.STARTING)
 
     async def run(
@@ -450,20 +477,24 @@ class Agent:
 
         `followed` is called when that has begun.
         """
-        self.pane, self.window_id = pane, window_id
+        self._pane, self.window_id = pane, window_id
         pane.keep_open()
         known = self._started_at, self._started_wall
+        self._expect_program()
         self._note_started()
         if adopted and known[0] is not None:
             self._started_at, self._started_wall = known
         followed()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(protected(self._monitor))
+            if not self._monitoring:
+                # That of the last run may not have noticed yet that it is over.
+                nursery.start_soon(protected(self._monitor))
             try:
                 await self._supervise(nursery)
             except (ConnectionClosed, PaneNotFound) as error:
                 self.failed(f"its pane is gone: {error}")
-            self._readying.cancel()
+            finally:
+                self._readying.cancel()
 
     def failed(self, why: str) -> None:
         """It can't be started, or not be followed any more."""
@@ -475,12 +506,19 @@ class Agent:
         """The program said by itself what it is doing."""
         self._tracker.report(text, trio.current_time())
         self._note_activity()
+        self._resting.deadline = self._next_time()
 
-    def remember(self, sent: Iterable[str], state: AgentState | None) -> None:
-        """What an earlier master has noted: the keys of what it typed, and how the agent was."""
+    def remember(self, sent: Iterable[str], state: AgentState | None, *, dead: bool) -> None:
+        """What an earlier master has noted: the keys of what it typed, and how the agent was.
+
+        If its program is `dead` and the master did not mean to start it again, nor do we.
+        """
         self._sent.update(dict.fromkeys(sent, SendOutcome.UNKNOWN))
         if state is not None:
             self.restarts = state.restarts
+            ended = state.life in (Life.EXITED.value, Life.FAILED.value)
+            if dead and ended and state.restart_at is None:
+                self._settled = state
             if state.started is not None:
                 self._started_wall = state.started
                 self._started_at = trio.current_time() - max(0.0, time.time() - state.started)
@@ -490,12 +528,17 @@ class Agent:
     async def _supervise(self, nursery: trio.Nursery) -> None:
         while True:
             if self.spec.ready is not None:
-                nursery.start_soon(protected(self._become_ready), self.spec.ready)
+                self._readying = readying = trio.CancelScope()
+                nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
             status = await self._through_reconnects(self.pane.wait_exit)
             self.exit_status = status
-            self.ready = False
+            self.ready = self._late = False
+            self._ready_window = None
             self._readying.cancel()
             self._set_life(Life.EXITED)
+            if self._settled is not None:
+                self._stay_ended(self._settled)
+                return
             if not await self._wait_restart(status):
                 return
             self._set_life(Life.STARTING)
@@ -535,6 +578,15 @@ class Agent:
         self._end()
         return False
 
+    def _stay_ended(self, state: AgentState) -> None:
+        """An earlier master has settled that it is not started again."""
+        self._settled = None
+        if state.life == Life.FAILED.value:
+            self.failed(state.failure)
+        else:
+            self._stop_requested = state.status == AgentStatus.STOPPED.value
+            self._end()
+
     async def _is_unwanted(self) -> bool:
         """Whether another shell has asked for its end, and so against a restart."""
         wanted = await self._through_reconnects(
@@ -553,16 +605,18 @@ class Agent:
         self._started_at, self._started_wall = now, round(time.time(), 3)
         self.exit_status = None
         self.failure = ""
-        self.ready = self.spec.ready is None
-        self._late = False
-        self._ready_window = None
+        if self.spec.ready is None:
+            self.ready = True
+        self._set_life(Life.RUNNING)
+
+    def _expect_program(self) -> None:
+        """What is read from here on was written by a program that has just been started."""
+        self._tracker.restarted(trio.current_time())
         if self.spec.ready is not None and self.spec.ready.pattern is not None:
             self._ready_window = TextWindow()
-        self._tracker.restarted(now)
         self._brake.new_run()
         if self._unmute_at is None:
             self.pane.unmute()
-        self._set_life(Life.RUNNING)
 
     def _end(self) -> None:
         if self.window_id:
@@ -589,13 +643,15 @@ class Agent:
 
     # Readiness
 
-    async def _become_ready(self, ready: Ready) -> None:
+    async def _become_ready(self, ready: Ready, readying: trio.CancelScope) -> None:
         """Find out when the program that has just been started is ready. Until it ends."""
-        with trio.CancelScope() as self._readying:
+        with readying:
             with trio.move_on_after(float("inf") if ready.timeout is None else ready.timeout):
                 if ready.pattern is not None:
-                    # The monitor reads everything anyway.
-                    await trio.sleep_forever()
+                    # The monitor reads everything anyway, and it may have been quicker.
+                    if not self.ready:
+                        await trio.sleep_forever()
+                    return
                 await probe(ready, cwd=self.cwd, env=self.environment())
                 self._become_ready_now()
                 return
@@ -622,22 +678,24 @@ class Agent:
 
     async def _monitor(self) -> None:
         """Count, watch and keep what it writes, until it is over."""
+        if self._stream is None:
+            self._stream = self.pane.output(since=0)
+        stream = self._stream
+        self._monitoring = True
         try:
-            async with self.pane.output(since=0) as stream:
-                self._stream = stream
-                while True:
-                    with trio.CancelScope(deadline=self._next_time()):
-                        item = await stream.receive()
-                        if item is None:
-                            return
-                        self._take(item, stream)
-                    await self._look_after()
-                    await trio.sleep(COALESCE)
+            while True:
+                with trio.CancelScope(deadline=self._next_time()) as self._resting:
+                    item = await stream.receive()
+                    if item is None:
+                        return
+                    self._take(item, stream)
+                await self._look_after()
+                await trio.sleep(COALESCE)
         except (ConnectionClosed, PaneNotFound):
             # The supervisor tells it.
             return
         finally:
-            self._stream = None
+            self._monitoring = False
             if self._log is not None:
                 self._log.close()
 
@@ -656,16 +714,13 @@ class Agent:
         while item is not None:
             if isinstance(item, Chunk):
                 pieces.append(item.data)
-            elif isinstance(item, Gap):
-                self._gaps += 1
-                self._lost += item.size or 0
-                if item.cause == "limit":
-                    self._obey(self._brake.drop(item.size or 0))
-                pieces.append(f"\r\n{LostOutput(item)}\r\n".encode())
-            elif isinstance(item, Restarted):
+            elif isinstance(item, (Gap, Restarted)):
                 self._receive(b"".join(pieces), now)
                 pieces = []
-                self._tracker.restarted(now)
+                if isinstance(item, Gap):
+                    self._note_gap(item)
+                else:
+                    self._expect_program()
             item = stream.receive_nowait()
         self._receive(b"".join(pieces), now)
 
@@ -679,12 +734,24 @@ class Agent:
             self._log.write(data)
         self._obey(self._brake.receive(len(data), now))
 
+    def _note_gap(self, gap: Gap) -> None:
+        self._gaps += 1
+        self._lost += gap.size or 0
+        if self._log is not None:
+            self._log.write(f"\r\n{LostOutput(gap)}\r\n".encode())
+        if gap.cause == "limit":
+            self._obey(self._brake.drop(gap.size or 0))
+
     def _obey(self, verdict: Verdict) -> None:
         if verdict.action != "go-on":
-            self.pane.mute()
             self._unmute_at = verdict.until
+            if self.pane.statistics().exit_status is None:
+                # What the next program writes is another matter.
+                self.pane.mute()
         if verdict.clear_history:
-            self._client.command_nowait("clear-history", "-t", self.pane_id)
+            # Between two connections there is no hurry.
+            with suppress(ConnectionClosed):
+                self._client.command_nowait("clear-history", "-t", self.pane_id)
 
     async def _look_after(self) -> None:
         """What time brings: looks at the screen, the end of a limit, news for other shells."""

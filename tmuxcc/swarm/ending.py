@@ -232,7 +232,7 @@ class _Scans:
                 # Not in a thread: whatever else runs would be let in between any two of the
                 # thousand system calls, for milliseconds each.
                 self._begun = trio.current_time()
-                self._latest = take_snapshot()
+                self._latest = take_snapshot(environments=True)
                 took = trio.current_time() - self._begun
                 self._next = self._begun + took + max(SCAN_INTERVAL, SCAN_SHARE * took)
             return self._latest
@@ -419,10 +419,10 @@ class _Ending:
             self._wrapper = identity(pid)
 
     def _is_helper(self, process: ProcessState) -> bool:
-        # When it has told the end, the wrapper waits for a sleep of its own, and takes it along.
-        # The program is in a group of its own.
+        # Programs have groups of their own, if the wrapper's shell can do that. When it has told
+        # the end, it waits for a sleep, and takes that along when it goes.
         return process.group == self.wrapper_pid and (
-            process.name == "sleep" or (self._has_ended() and process.parent == self.wrapper_pid)
+            process.name == "sleep" or self._has_ended() or not self._programs <= {self.wrapper_pid}
         )
 
     def _signal(self, members: Sequence[ProcessState], number: signal.Signals) -> bool:
@@ -532,14 +532,20 @@ class _Ending:
 
     async def _end_wrapper(self) -> None:
         """It goes as soon as what it tells is read; without a listener, now."""
-        own = self._helpers if self._wrapper is None else self._helpers | {self._wrapper}
+        wrapper = set() if self._wrapper is None else {self._wrapper}
         if self._told.is_set():
-            await self._wait_gone_until(own, trio.current_time() + LAST_WORDS)
-        if sent := send_signal_to(own, signal.SIGKILL):
+            await self._wait_gone_until(wrapper, trio.current_time() + LAST_WORDS)
+        await self._kill_own(wrapper)
+        # What it did for itself goes with it, and is gone a moment later.
+        await self._clear()
+        await self._wait_gone_until(self._helpers, trio.current_time() + LAST_WORDS)
+        await self._kill_own(self._helpers)
+        self.left += [each.pid for each in wrapper | self._helpers if is_alive(each)]
+
+    async def _kill_own(self, processes: set[Identity]) -> None:
+        if sent := send_signal_to(processes, signal.SIGKILL):
             self._note(f"SIGKILL{_WRAPPER}", [each.pid for each in sent])
             await self._wait_gone_until(sent, trio.current_time() + _KILL_WAIT)
-            await self._clear()
-        self.left += [each.pid for each in own if is_alive(each)]
 
 
 def _typed(policy: StopPolicy) -> str | None:

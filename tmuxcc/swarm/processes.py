@@ -248,9 +248,22 @@ async def _wait_gone(process: Identity) -> None:
 # Families
 
 
-def take_snapshot() -> Snapshot:
-    """All processes as they are now: one pass over /proc, a few milliseconds for hundreds."""
-    return Snapshot(_all_entries())
+def take_snapshot(*, environments: bool = False) -> Snapshot:
+    """All processes as they are now: one pass over /proc, a few milliseconds for hundreds.
+
+    With `environments` these are read in the same pass, so that marks are seen also of those that
+    end a moment later.
+    """
+    if not environments:
+        return Snapshot(_all_entries())
+    known: dict[int, bytes] = {}
+
+    def entries() -> Iterator[ProcessState]:
+        for process in _all_entries():
+            known[process.pid] = b"" if process.has_ended else _environment(process.pid)
+            yield process
+
+    return Snapshot(entries(), known.__getitem__)
 
 
 def _environment(pid: int) -> bytes:

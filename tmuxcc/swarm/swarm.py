@@ -211,9 +211,10 @@ class Swarm:
         Raises `AgentNotFoundError`, and what `spawn` raises.
         """
         agent = self._agent(agent_id)
-        if not agent.is_over:
-            await agent.stop(grace=grace)
-        await self._start(agent)
+        async with agent.restarting:
+            if not agent.is_over:
+                await agent.stop(grace=grace)
+            await self._start(agent)
         return agent
 
     async def stop(self, agent_id: str, *, grace: float | None = None) -> StopReport:
@@ -499,12 +500,13 @@ class Swarm:
             self._publish = trio.Event()
             now = trio.current_time()
             for agent in tuple(self._dirty):
+                if not agent.window_id or self._agents.get(agent.agent_id) is not agent:
+                    self._dirty.discard(agent)
+                    continue
                 essence, due = self._published.get(agent, ("", 0.0))
                 state = agent.state()
                 new = repr(evolve(state, bytes=0, lines=0, noted=0.0))
-                if not agent.window_id or self._agents.get(agent.agent_id) is not agent:
-                    self._dirty.discard(agent)
-                elif new != essence or now >= due:
+                if new != essence or now >= due:
                     self._dirty.discard(agent)
                     self._published[agent] = new, now + COUNTERS_PERIOD
                     with suppress(ConnectionClosed):
@@ -519,7 +521,8 @@ class Swarm:
         known = environment_of(row.pane_pid or 0)
         secrets = {name: known[name] for name in spec.secret_names if name in known}
         agent = self._new_agent(row.agent_id, spec, kind=None, secrets=secrets)
-        agent.remember(row.sent.split(), AgentState.from_json(row.state))
+        state = AgentState.from_json(row.state)
+        agent.remember(row.sent.split(), state, dead=row.pane_dead)
         self._agents[row.agent_id] = agent
         pane = self.client.pane(row.pane_id)
         pane.keep_open()

@@ -1,0 +1,352 @@
+"""What start, a word to all, a death and the end cost in a swarm of 1 to 200 agents.
+
+Beside it libtmux does what the design document does with it: a window for each agent, text typed
+into one after the other, and a look every 100 ms for what has changed. The floor is a bare
+`tmux -C` to which all is written at once, which is what tmux itself takes.
+
+    python -m benchmarks.swarm SOCKET TMUX COUNT    (what the memory of a master is measured in)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import libtmux
+import trio
+import trio.testing
+
+from tmuxcc import Output
+from tmuxcc.swarm.agent import Agent
+from tmuxcc.swarm.opening import open_swarm
+
+from .harness import (
+    PATIENCE,
+    SESSION,
+    Failed,
+    Samples,
+    Server,
+    Setting,
+    can_account,
+    child_of,
+    compare,
+    private_memory,
+    run_server,
+)
+from .results import Question, Row, exponent, rows_of
+from .sides import Control, unique
+
+TITLE = "The swarm: start, broadcast, death, end"
+
+NOTES = (
+    "`spawn` is the time until all agents run. libtmux and the floor start the bare program; the"
+    " swarm starts it under the wrapper that tells its end.",
+    "`broadcast` is, for each agent, the time from the call until the agent has echoed the text"
+    " (libtmux: until a look every 100 ms shows it).",
+    "`death` is the time from the kill until the waiting caller knows; of libtmux, until a look"
+    " every 100 ms finds the pane gone.",
+    "`end` of a swarm includes that every process is gone and that this was looked for; of"
+    " libtmux it is `kill-session` until the processes are gone.",
+)
+
+SIZES = (1, 10, 50, 100, 200)
+
+UNITS = {
+    "spawn": "ms",
+    "broadcast": "ms",
+    "death, program killed": "ms",
+    "death, wrapper killed": "ms",
+    "end": "ms",
+    "memory": "KB/agent",
+}
+
+PROGRAM = "cat"
+KILLS = 12
+
+
+def case_of(size: int) -> str:
+    """The name of the case."""
+    return f"{size} agents" if size != 1 else "1 agent"
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3
+
+
+def tmuxcc_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
+    """`open_swarm`, `spawn` of all at once, `broadcast`, `wait_exit`, and the end of the block."""
+    samples: dict[str, list[float]] = {"broadcast": []}
+
+    async def run() -> None:
+        async with open_swarm(
+            f"bench-{next(unique)}", tmux=server.tmux, socket_path=server.socket
+        ) as swarm:
+            start = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for number in range(size):
+                    nursery.start_soon(swarm.spawn, f"a{number}", [PROGRAM])
+            samples["spawn"] = [_since(start)]
+            agents = list(swarm.agents.values())
+            for _ in range(words):
+                word = secrets.token_hex(6).encode()
+                waiting = {agent.pane_id for agent in agents}
+                echoed = trio.Event()
+
+                def take(
+                    event: Output,
+                    word: bytes = word,
+                    waiting: set[str] = waiting,
+                    echoed: trio.Event = echoed,
+                ) -> None:
+                    if word in event.data and event.pane_id in waiting:
+                        samples["broadcast"].append(_since(start))
+                        waiting.discard(event.pane_id)
+                        if not waiting:
+                            echoed.set()
+
+                remove = swarm.client.add_tap(take, Output)
+                start = time.perf_counter()
+                with trio.fail_after(PATIENCE):
+                    await swarm.broadcast(word.decode())
+                    await echoed.wait()
+                remove()
+            if kills and can_account():
+                half = min(kills, len(agents) // 2)
+                samples["death, program killed"] = [
+                    await _kill(agent, child_of(agent.pane.pid or 0)) for agent in agents[:half]
+                ]
+                samples["death, wrapper killed"] = [
+                    await _kill(agent, agent.pane.pid or 0) for agent in agents[half : 2 * half]
+                ]
+            start = time.perf_counter()
+        samples["end"] = [_since(start)]
+
+    trio.run(run)
+    return samples
+
+
+async def _kill(agent: Agent, pid: int) -> float:
+    """From the kill until `wait_exit` has returned to one who waited already."""
+    known = 0.0
+
+    async def wait() -> None:
+        nonlocal known
+        await agent.wait_exit()
+        known = time.perf_counter()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            start = time.perf_counter()
+            os.kill(pid, signal.SIGKILL)
+    return (known - start) * 1e3
+
+
+def libtmux_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
+    """A window for each agent, `send_keys` and `capture_pane` in turn, a look every 100 ms."""
+    samples: dict[str, list[float]] = {"broadcast": []}
+    tmux = libtmux.Server(socket_path=server.socket, tmux_bin=server.tmux)
+    session = tmux.new_session(f"libtmux-{next(unique)}", window_command="sleep 100000")
+    start = time.perf_counter()
+    panes = [
+        session.new_window(attach=False, window_shell=PROGRAM).active_pane for _ in range(size)
+    ]
+    samples["spawn"] = [_since(start)]
+    for _ in range(words):
+        word = secrets.token_hex(6)
+        waiting = list(panes)
+        start = time.perf_counter()
+        for pane in panes:
+            pane.send_keys(word, enter=True)
+        while True:
+            left = []
+            for pane in waiting:
+                if any(word in line for line in pane.capture_pane()):
+                    samples["broadcast"].append(_since(start))
+                else:
+                    left.append(pane)
+            waiting = left
+            if not waiting:
+                break
+            time.sleep(0.1)
+    pids = [int(pane.pane_pid) for pane in panes]
+    if kills:
+        killed = panes[: min(kills, len(panes) // 2)]
+        samples["death, program killed"] = []
+        for pane, pid in zip(killed, pids, strict=False):
+            # At a random moment between two looks.
+            time.sleep(secrets.randbelow(100) / 1e3)
+            start = time.perf_counter()
+            os.kill(pid, signal.SIGKILL)
+            until = start + secrets.randbelow(100) / 1e3
+            while True:
+                time.sleep(max(0.0, until - time.perf_counter()))
+                listed = tmux.cmd("list-panes", "-s", "-t", session.session_id, "-F", "#{pane_id}")
+                if pane.pane_id not in listed.stdout:
+                    break
+                until = time.perf_counter() + 0.1
+            samples["death, program killed"].append(_since(start))
+    start = time.perf_counter()
+    session.kill()
+    _wait_gone(pids)
+    samples["end"] = [_since(start)]
+    return samples
+
+
+def floor_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
+    """The same on a bare `tmux -C`, everything written at once, replies and echoes only counted."""
+    session = f"floor-{next(unique)}"
+    server.run("new-session", "-d", "-s", session, "-x", "200", "-y", "50", "sleep", "100000")
+    line = (
+        f'new-window -d -t {session}: -P -F "#{{pane_id}} #{{pane_pid}} #{{window_id}}" {PROGRAM}\n'
+    )
+    samples: dict[str, list[float]] = {"broadcast": []}
+    with closing(Control(server, session=session, flags="ignore-size")) as control:
+        start = time.perf_counter()
+        control.write(line.encode() * size)
+        told = _read_all(control, b"%end ", size)
+        samples["spawn"] = [_since(start)]
+        panes = re.findall(rb"^(%\d+) (\d+) (@\d+)$", told, re.MULTILINE)
+        for _ in range(words):
+            word = secrets.token_hex(6).encode()
+            start = time.perf_counter()
+            control.write(b"".join(b"send-keys -t %b %b Enter\n" % (p[0], word) for p in panes))
+            for _ in _arrivals(control, [b"%%output %b %b" % (p[0], word) for p in panes]):
+                samples["broadcast"].append(_since(start))
+        if kills:
+            samples["death, program killed"] = []
+            for _, pid, window in panes[: min(kills, len(panes) // 2)]:
+                start = time.perf_counter()
+                os.kill(int(pid), signal.SIGKILL)
+                _read_all(control, b"window-close %b\n" % window, 1)
+                samples["death, program killed"].append(_since(start))
+    start = time.perf_counter()
+    server.run("kill-session", "-t", session)
+    _wait_gone([int(pid) for _, pid, _ in panes])
+    samples["end"] = [_since(start)]
+    return samples
+
+
+def _read_all(control: Control, text: bytes, count: int) -> bytes:
+    """Read until `text` has come `count` times."""
+    data = b""
+    while data.count(text) < count:
+        data += control.read()
+    return data
+
+
+def _arrivals(control: Control, texts: Sequence[bytes]) -> Iterator[bytes]:
+    """Each of `texts` when it has come."""
+    data, waiting = b"", list(texts)
+    while waiting:
+        data += control.read()
+        yield from [text for text in waiting if text in data]
+        waiting = [text for text in waiting if text not in data]
+
+
+def _wait_gone(pids: Sequence[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    for pid in pids:
+        while _exists(pid):
+            if time.monotonic() > deadline:
+                raise Failed(f"process {pid} does not end")
+            time.sleep(0.001)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# Memory
+
+
+def memory_side(server: Server, size: int) -> Samples:
+    """What a master, a process of its own, has grown by with each of its idle agents."""
+    argv = [sys.executable, "-m", "benchmarks.swarm", server.socket, server.tmux, str(size)]
+    told = subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+    before, after = json.loads(told.stdout)
+    return {"memory": [(after - before) * 1000 / size]}
+
+
+async def _be_master(socket: str, tmux: str, size: int) -> None:
+    async with open_swarm(f"memory-{os.getpid()}", tmux=tmux, socket_path=socket) as swarm:
+        # The first one pays for what is imported and made once.
+        await swarm.spawn("first", [PROGRAM])
+        await trio.sleep(0.3)
+        before = private_memory(os.getpid())
+        async with trio.open_nursery() as nursery:
+            for number in range(size):
+                nursery.start_soon(swarm.spawn, f"a{number}", [PROGRAM])
+        await trio.sleep(1)
+        print(json.dumps([before, private_memory(os.getpid())]), flush=True)
+
+
+# All
+
+
+def growth(rows: Sequence[Row]) -> list[str]:
+    """For each cost and side the exponent with which it grows, as a sentence."""
+    told = []
+    question = Question("swarm", TITLE, 0, rows)
+    for what in ("spawn", "broadcast", "end"):
+        by_side: dict[str, dict[int, float]] = {}
+        for row in rows_of(question, what=what):
+            by_side.setdefault(row.side, {})[int(row.case.split()[0])] = row.p50
+        told += [
+            f"`{what}` of {side} grows as n^{exponent(costs):.2f} from {min(costs)} to {max(costs)}"
+            " agents."
+            for side, costs in by_side.items()
+            if len(costs) > 1
+        ]
+    return told
+
+
+def run(setting: Setting) -> tuple[list[Row], list[str]]:
+    """A case for each size."""
+    rows: list[Row] = []
+    with run_server(setting.tmux) as server:
+        for size in setting.of(SIZES, (1, 4)):
+            kills = KILLS if size in (10, 100, 4) else 0
+            rows += compare(
+                case_of(size),
+                {
+                    "floor": lambda size=size, kills=kills: floor_side(
+                        server, size, kills=kills, words=5
+                    ),
+                    "tmuxcc": lambda size=size, kills=kills: tmuxcc_side(
+                        server, size, kills=kills, words=5
+                    ),
+                    "libtmux": lambda size=size, kills=kills: libtmux_side(
+                        server, size, kills=kills if size <= 10 else 0, words=1
+                    ),
+                },
+                rounds=setting.of(1 if size > 100 else 2 if size == 100 else 3, 1),
+                units=UNITS,
+                baseline="floor",
+            )
+        if can_account():
+            size = setting.of(100, 4)
+            rows += compare(
+                case_of(size),
+                {"tmuxcc": lambda: memory_side(server, size)},
+                rounds=setting.of(2, 1),
+                units=UNITS,
+            )
+    return rows, growth(rows)
+
+
+if __name__ == "__main__":
+    trio.run(_be_master, sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,257 @@
+"""``tmuxcc logs``: what the agents of a swarm that runs have written and write."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import click
+import trio
+
+from ..client.background import background
+from ..client.output import Chunk, Gap, LostOutput, OutputStream
+from ..client.pane import Pane
+from ..client.text import LineSplitter
+from ..errors import ConnectionClosed, PaneNotFound
+from ..protocol.events import Output
+from .follow import Follower, following
+from .report import Lines, json_text, line_values, message, message_console, now
+from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
+from .text import Writer, quiet_stdout
+
+# What the wrapper of a program writes behind its last byte (client/program.py).
+_MARK = b"\x1b]6973;"
+_MARK_SIZE = 64
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what they write from now on.")
+@click.option(
+    "-n",
+    "--lines",
+    "count",
+    type=click.IntRange(min=0),
+    metavar="LINES",
+    help="Of each only the last LINES of what is there. [default: all that tmux keeps]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@swarm_options
+def logs(
+    ctx: click.Context,
+    place: Place,
+    names: Sequence[str],
+    follow: bool,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """Show what the agents (or those NAMEd, web-* for many) have written.
+
+    That is what tmux keeps of it, the last 50000 lines of each, as its terminal shows them: lines
+    that are longer than the terminal are whole, those that were overwritten are gone. With -f it
+    goes on, line by line and through restarts, until all have ended for good; nothing is missing
+    or there twice where the one passes into the other.
+
+    \b
+    Examples:
+      tmuxcc logs web
+      tmuxcc logs -f -n 20
+      tmuxcc logs -f --json 'web-*' | jq -r .text
+
+    --json writes objects whose "event" is line or lost; "time" is there if the line came just now.
+
+    Exit status: 0 also when -f is interrupted or the swarm ends, 1 if it does not run.
+    """  # noqa: D301 - the \b is for click
+    printer = _Printer(as_json)
+
+    async def show() -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(printer.writer.run)
+            nursery.start_soon(_cancel_on_failure, printer.writer, nursery.cancel_scope)
+            try:
+                await _show(place, names, follow, count, printer)
+            finally:
+                # Also when it was interrupted: what has been read is shown.
+                with trio.move_on_after(1, shield=True):
+                    await printer.writer.wait_written()
+            nursery.cancel_scope.cancel()
+        return 0
+
+    status = drive(show)
+    if printer.writer.failure is not None:
+        quiet_stdout()
+        status = 128 + signal.SIGPIPE
+    ctx.exit(0 if follow and status in (128 + signal.SIGINT, 128 + signal.SIGTERM) else status)
+
+
+async def _cancel_on_failure(writer: Writer, scope: trio.CancelScope) -> None:
+    await writer.failed.wait()
+    scope.cancel()
+
+
+async def _show(
+    place: Place, names: Sequence[str], follow: bool, count: int | None, printer: _Printer
+) -> None:
+    async with look_at(place) as link:
+        agents = list((await link.chosen(names)).values())
+        printer.lines.add(agent.agent_id for agent in agents)
+        if follow:
+            if not await _Following(link, printer, count).run(agents, anybody=not names):
+                message(message_console(), f"the swarm {place.cluster_id} has ended")
+            return
+        for agent in agents:
+            pane = link.client.pane(agent.pane_id)
+            await pane.adopt()
+            splitter = LineSplitter(escapes=printer.escapes)
+            lines = _there(pane.output(since=0), splitter) + splitter.finish()
+            await printer.put(agent.agent_id, _tail(lines, count))
+            pane.forget()
+
+
+class _Printer:
+    """Lines to stdout, never more of them waiting than its reader takes."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.writer = Writer(sys.stdout.fileno())
+        self.lines = Lines(())
+        self._as_json = as_json
+        self.escapes = self.lines.escapes and not as_json
+
+    async def put(self, name: str, lines: Iterable[str], *, live: bool = False) -> None:
+        """Show lines of an agent."""
+        for line in lines:
+            if self._as_json:
+                values: dict[str, object] = {"event": "line", **({"time": now()} if live else {})}
+                self.writer.put(json_text({**values, **line_values(name, line)}))
+            else:
+                self.writer.put(self.lines.text(name, line))
+            if self.writer.is_full:
+                await self.writer.wait_room()
+
+
+def _there(stream: OutputStream, splitter: LineSplitter) -> list[str]:
+    """The lines of what is there by now."""
+    lines: list[str] = []
+    while (item := stream.receive_nowait()) is not None:
+        if isinstance(item, Chunk):
+            lines += splitter.receive(item.data)
+        elif isinstance(item, Gap):
+            lines += [*splitter.finish(), LostOutput(item)]
+    return lines
+
+
+def _tail(lines: list[str], count: int | None) -> list[str]:
+    return lines if count is None else lines[max(0, len(lines) - count) :]
+
+
+class _Following:
+    """``logs -f``: what is there, and what comes, of each agent, through all of its programs."""
+
+    def __init__(self, link: Link, printer: _Printer, count: int | None) -> None:
+        self._link = link
+        self._printer = printer
+        self._count = count
+        self._follower: Follower
+        self._nursery: trio.Nursery
+        self._again: dict[str, trio.Event] = {}
+        """Of panes whose program has ended: set when another one writes."""
+        self._tails: dict[str, bytes] = {}
+        """Of panes that have written: how that ends."""
+        self._followed: set[str] = set()
+        self._busy = 0
+        self._gone = False
+
+    async def run(self, agents: Sequence[Sighting], *, anybody: bool) -> bool:
+        """Until all have ended for good, or the swarm has; whether it is still there.
+
+        With `anybody` those that come meanwhile are followed too.
+        """
+        remove = self._link.client.add_tap(self._hear, Output)
+        try:
+            async with (
+                following(self._link) as self._follower,
+                background() as self._nursery,
+            ):
+                for agent in agents:
+                    self._follow(agent)
+                while self._busy:
+                    await self._follower.wait_change()
+                    if anybody:
+                        for agent in self._follower.agents.values():
+                            if agent.pane_id not in self._followed:
+                                self._printer.lines.add([agent.agent_id])
+                                self._follow(agent)
+        except ConnectionClosed:
+            self._gone = True
+        finally:
+            remove()
+        return not self._gone
+
+    def _hear(self, event: Output) -> None:
+        tail = event.data[-_MARK_SIZE:]
+        if len(tail) < _MARK_SIZE:
+            tail = (self._tails.get(event.pane_id, b"") + tail)[-_MARK_SIZE:]
+        self._tails[event.pane_id] = tail
+        again = self._again.get(event.pane_id)
+        if again is not None:
+            again.set()
+
+    def _follow(self, agent: Sighting) -> None:
+        self._followed.add(agent.pane_id)
+        self._busy += 1
+        self._nursery.start_soon(self._follow_one, agent)
+
+    async def _follow_one(self, agent: Sighting) -> None:
+        try:
+            await self._print(agent)
+        except ConnectionClosed:
+            self._gone = True
+        except PaneNotFound:
+            # Somebody has closed its window.
+            return
+        finally:
+            self._busy -= 1
+            self._follower.wake()
+
+    async def _print(self, agent: Sighting) -> None:
+        name, printer = agent.agent_id, self._printer
+        pane = self._link.client.pane(agent.pane_id)
+        await pane.adopt()
+        stream, splitter = pane.output(since=0), LineSplitter(escapes=printer.escapes)
+        await printer.put(name, _tail(_there(stream, splitter), self._count))
+        while True:
+            again = trio.Event()
+            self._nursery.start_soon(self._forget_at_end, pane, again)
+            while (item := await stream.receive()) is not None:
+                lines = []
+                if isinstance(item, Chunk):
+                    lines = splitter.receive(item.data)
+                elif isinstance(item, Gap):
+                    lines = [*splitter.finish(), LostOutput(item)]
+                await printer.put(name, lines, live=True)
+            rest = splitter.finish()
+            if _MARK not in self._tails.pop(agent.pane_id, _MARK):
+                # The master, quicker than we, had the program's pane closed before we had it all.
+                rest.append(LostOutput(Gap(stream.offset, None, "pause")))
+            await printer.put(name, rest, live=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when_over, name, nursery.cancel_scope)
+                await again.wait()
+                nursery.cancel_scope.cancel()
+            if not again.is_set():
+                return
+            stream = pane.output(since=0)
+
+    async def _forget_at_end(self, pane: Pane, again: trio.Event) -> None:
+        """Let what is written after the program's end be the output of another one, from 0 on."""
+        with suppress(ConnectionClosed, PaneNotFound):
+            await pane.wait_exit()
+            pane.forget()
+            self._again[pane.pane_id] = again
+
+    async def _cancel_when_over(self, agent_id: str, scope: trio.CancelScope) -> None:
+        with suppress(ConnectionClosed):
+            await self._follower.wait_over(agent_id)
+        scope.cancel()

@@ -1,0 +1,266 @@
+"""``tmuxcc stop`` and ``tmuxcc down``: ending agents of a swarm that runs, or all of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+import attrs
+import click
+import trio
+
+from ..errors import (
+    CommandError,
+    ConnectionClosed,
+    InvalidSwarm,
+    PaneNotFound,
+    SwarmRunning,
+)
+from ..swarm.ending import StopReport, end_agent, end_marked
+from ..swarm.home import Home
+from ..swarm.options import WANTED
+from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
+from ..swarm.spec import StopPolicy, spec_from_json
+from .report import json_text, message, message_console
+from .swarms import (
+    DOWN,
+    STOPPED,
+    Link,
+    Place,
+    Sighting,
+    drive,
+    look_at,
+    side_by_side,
+    swarm_options,
+)
+
+SERVER_GRACE = 3.0
+"""Seconds for a server to end before it is killed, and then for its master to clear up."""
+
+_ATTEMPTS = 3
+
+_grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long an agent may take to end before it is killed. [default: its own grace]",
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_grace_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
+@swarm_options
+def stop(
+    ctx: click.Context, place: Place, names: Sequence[str], grace: float | None, as_json: bool
+) -> None:
+    """End the agents that are NAMEd, with all that they have started; tell what it took.
+
+    Each is asked as its stop policy says, then gets SIGTERM, and after --grace SIGKILL. A master
+    does not start it again. Its window stays, with what it wrote. A NAME may be a pattern.
+
+    \b
+    Examples:
+      tmuxcc stop web
+      tmuxcc stop --grace 1 'worker-*'
+
+    Exit status: 1 if something could not be ended.
+    """  # noqa: D301 - the \b is for click
+
+    async def run() -> int:
+        async with look_at(place) as link:
+            agents = await link.chosen(names)
+            reports = await _end(link, agents, grace, lambda report: _show(report, as_json))
+        return 1 if any(report.left for report in reports) else 0
+
+    ctx.exit(drive(run))
+
+
+@click.command()
+@_grace_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
+@swarm_options
+def down(ctx: click.Context, place: Place, grace: float | None, as_json: bool) -> None:
+    """End a swarm: all its agents at once, its tmux session, and all that they have started.
+
+    The `tmuxcc up` that runs it, if there is one, then ends too. A tmux server of the swarm's own
+    ends with it, on another (-L, -S) nothing else is touched.
+
+    \b
+    Examples:
+      tmuxcc down
+      tmuxcc down -c demo --grace 1
+
+    Exit status: 1 if something could not be ended.
+    """  # noqa: D301 - the \b is for click
+
+    async def run() -> int:
+        return await _Down(place, grace, as_json).run()
+
+    ctx.exit(drive(run))
+
+
+def _show(report: StopReport, as_json: bool) -> None:
+    if as_json:
+        values = attrs.asdict(report)
+        values["name"] = values.pop("agent_id")
+        sys.stdout.write(json_text(values))
+    else:
+        click.echo(str(report))
+
+
+async def _end(
+    link: Link,
+    agents: Mapping[str, Sighting],
+    grace: float | None,
+    show: Callable[[StopReport], None],
+) -> list[StopReport]:
+    """End agents side by side, so that no master starts them again; what it took."""
+    # First of all, so that a master that sees the end of one has seen this too.
+    await link.client.batch(
+        [("set-option", "-p", "-t", agent.pane_id, WANTED, STOPPED) for agent in agents.values()]
+    )
+
+    async def end(name: str) -> StopReport:
+        report = await _end_one(link, agents[name], grace)
+        show(report)
+        return report
+
+    return list((await side_by_side(agents, end)).values())
+
+
+async def _end_one(link: Link, agent: Sighting, grace: float | None) -> StopReport:
+    report = await _end_program(link, agent, grace)
+    for _ in range(_ATTEMPTS):
+        # A master may have been starting it again just then.
+        now = (await link.agents()).get(agent.agent_id)
+        if now is None or now.pane_dead or now.pane_pid == agent.pane_pid:
+            break
+        agent = now
+        report = await _end_program(link, agent, grace)
+    return report
+
+
+async def _end_program(link: Link, agent: Sighting, grace: float | None) -> StopReport:
+    pane = link.client.pane(agent.pane_id)
+    policy = await _policy(link, agent)
+    with suppress(PaneNotFound):
+        # So that its end is told at once and exactly. Somebody may have closed its window.
+        await pane.adopt()
+
+    async def ask() -> None:
+        if policy.text is not None:
+            await pane.send_text(policy.text, submit=True)
+        else:
+            await pane.send_keys(*policy.keys)
+
+    report = await end_agent(
+        agent_id=agent.agent_id,
+        policy=policy,
+        grace=grace,
+        wrapper_pid=None if agent.pane_dead else agent.pane_pid,
+        marks=link.marks(agent.agent_id),
+        ask=ask,
+        ended=lambda: agent.pane_dead or pane.statistics().exit_status is not None,
+        wait_ended=pane.wait_exit,
+        spare=(link.client.server_pid,),
+    )
+    pane.forget()
+    return report
+
+
+async def _policy(link: Link, agent: Sighting) -> StopPolicy:
+    try:
+        return spec_from_json(await link.spec_text(agent.pane_id)).stop
+    except (InvalidSwarm, CommandError):
+        # Another version's, or the pane has gone: it is ended as any program is.
+        return StopPolicy()
+
+
+class _Down:
+    """The end of a swarm, whoever runs it."""
+
+    def __init__(self, place: Place, grace: float | None, as_json: bool) -> None:
+        self._place = place
+        self._grace = grace
+        self._as_json = as_json
+        self._console = message_console()
+        self._master: Identity | None = None
+        self._server: Identity | None = None
+        self._mark = b""
+
+    async def run(self) -> int:
+        """Agents, session or server, strays, folder; the exit status."""
+        left = False
+        async with look_at(self._place) as link:
+            self._server = identity(link.client.server_pid)
+            self._mark = link.mark
+            agents = await link.agents()
+            self._master = link.master
+            with self._progress(len(agents)), suppress(ConnectionClosed):
+                # Its master may be as quick as we are, and end the server.
+                await link.client.command("set-option", "-t", link.client.session_id, DOWN, "1")
+                reports = await _end(link, agents, self._grace, self._show)
+                left = any(report.left for report in reports)
+        with trio.CancelScope(shield=True):
+            await self._end_session()
+            report = await end_marked((self._mark,))
+            await self._clear_up()
+        if report.left:
+            pids = " ".join(map(str, report.left))
+            message(self._console, f"could not be ended: {pids}")
+        elif not self._as_json:
+            message(self._console, f"the swarm {self._place.cluster_id} is down")
+        return 1 if left or report.left else 0
+
+    def _show(self, report: StopReport) -> None:
+        _show(report, self._as_json)
+
+    def _progress(self, count: int) -> AbstractContextManager[object]:
+        agents = "1 agent" if count == 1 else f"{count} agents"
+        if self._console.is_terminal and not self._console.is_dumb_terminal and count:
+            return self._console.status(f"stopping {agents}…")
+        return nullcontext()
+
+    async def _end_session(self) -> None:
+        if not self._place.own_server:
+            await self._tmux("kill-session", "-t", f"={self._place.session}")
+            return
+        await self._tmux("kill-server")
+        if self._server is not None:
+            with trio.move_on_after(SERVER_GRACE):
+                await wait_gone([self._server])
+            # A client that does not read keeps a killed server alive (tmux#5444).
+            send_signal_to([self._server], signal.SIGKILL)
+
+    async def _tmux(self, *command: str) -> None:
+        """Run a command; that nothing is there any more is no failure."""
+        with trio.move_on_after(SERVER_GRACE):
+            await trio.run_process(
+                self._place.tmux_argv(*command),
+                stdin=subprocess.DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+
+    async def _clear_up(self) -> None:
+        """Remove the folder, unless its master is still there and does so."""
+        if not self._place.own_server:
+            return
+        if self._master is not None:
+            with trio.move_on_after(SERVER_GRACE):
+                await wait_gone([self._master])
+        home = Home(self._place.cluster_id)
+        try:
+            with home.locked():
+                home.remove()
+        except SwarmRunning as error:
+            message(
+                self._console,
+                f"process {error.master_pid}, which ran the swarm, goes on; it keeps {home.folder}",
+            )

@@ -1,0 +1,449 @@
+"""A swarm that runs, as another shell sees it: where it is, its agents, and how they are.
+
+All is read from tmux itself, so it makes no difference to a verb whether a master runs, except that
+only a master notes what agents do and starts them again. What verbs make of it must not live here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import functools
+import os
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import trio
+from attrs import field, frozen
+
+from ..client.client import Client, open_client
+from ..client.output import ExitStatus
+from ..client.rows import list_rows
+from ..client.start import Server, find_server
+from ..errors import (
+    AgentNotFoundError,
+    CommandError,
+    NoServer,
+    SessionNotFound,
+    SessionNotFoundError,
+    TmuxError,
+)
+from ..protocol import has_hazard
+from ..swarm.home import running_swarms, swarm_folder
+from ..swarm.options import (
+    AGENT,
+    LOG,
+    MASTER,
+    REPORT,
+    SPEC,
+    STATE,
+    WANTED,
+    AgentState,
+    read_session,
+)
+from ..swarm.processes import Identity, is_alive
+from ..swarm.spec import check_cluster_id
+from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
+from .options import Target, take_target, tmux_option
+
+DOWN = "@tmuxcc_down"
+"""Set in a session whose end another shell has asked for."""
+
+STOPPED = "stopped"
+"""The value of `WANTED` that keeps a master from starting an agent again."""
+
+HISTORY = 64 << 20
+"""Bytes of a pane that may wait for us: all that tmux keeps of it may come at once."""
+
+CALM = 0.1
+"""Seconds that a tmux with that fault is left alone after a client has come or gone: the master may
+start or end one of its own because of it."""
+
+GATE_PATIENCE = 10.0
+"""Seconds after which we go on, whoever is in the way."""
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+# Which swarm
+
+
+@frozen
+class Place:
+    """Where a swarm is. `own_server`: nothing else runs on its tmux server."""
+
+    cluster_id: str
+    target: Target
+    own_server: bool
+
+    @property
+    def session(self) -> str:
+        """The name of its session."""
+        return f"swarm-{self.cluster_id}"
+
+    @property
+    def session_target(self) -> str:
+        """What names its session, and no other that begins so, in tmux's commands."""
+        return f"={self.session}:"
+
+    def tmux_argv(self, *command: str) -> list[str]:
+        """The argument list of a tmux process that runs one command there."""
+        return _tmux_argv(self.target, *command)
+
+
+def swarm_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb -c, -L, -S and --tmux, and call it with the context and a `Place`."""
+
+    @click.option(
+        "-c",
+        "--cluster",
+        "cluster_id",
+        metavar="NAME",
+        help="Which swarm. [default: the one that this runs in, or the only one that runs]",
+    )
+    @click.option("-L", "socket_name", metavar="NAME", help="Name of its tmux server's socket.")
+    @click.option("-S", "socket_path", metavar="PATH", help="Path of its tmux server's socket.")
+    @tmux_option
+    @functools.wraps(function)
+    def with_place(
+        cluster_id: str | None,
+        socket_name: str | None,
+        socket_path: str | None,
+        tmux: str | None,
+        **options: Any,  # noqa: ANN401 - whatever the verb takes
+    ) -> object:
+        ctx = click.get_current_context()
+        target = take_target(ctx, Target(socket_name, socket_path, None, tmux))
+        return function(ctx=ctx, place=find_swarm(target, cluster_id), **options)
+
+    return with_place
+
+
+def find_swarm(target: Target, cluster_id: str | None) -> Place:
+    """Find a swarm that runs. Raises `SessionNotFoundError`, and `click.UsageError` for several.
+
+    Without -L and -S it is looked for among those that have a tmux server of their own.
+    """
+    if target.config_file:
+        raise click.UsageError("nothing is started here, so -f is for other verbs")
+    if cluster_id is not None:
+        check_cluster_id(cluster_id, where="-c")
+    if target.socket_path or target.socket_name:
+        if cluster_id is None:
+            cluster_id = _only(_swarms_on(target), f"on {_socket(target)}")
+        return Place(cluster_id, target, own_server=False)
+    running = [found.cluster_id for found in running_swarms()]
+    if cluster_id is None:
+        around = os.environ.get(SWARM_VARIABLE, "").partition(":")[0]
+        cluster_id = around if around in running else _only(running, "")
+    elif cluster_id not in running:
+        raise SessionNotFoundError(cluster_id, _started(running))
+    socket = swarm_folder(cluster_id) / "socket"
+    return Place(cluster_id, Target(socket_path=str(socket), tmux=target.tmux), own_server=True)
+
+
+def _only(running: Sequence[str], where: str) -> str:
+    where = where and f" {where}"
+    if not running:
+        raise click.ClickException(f"no swarm runs{where}: {_started(())}")
+    if len(running) > 1:
+        raise click.UsageError(
+            f"several swarms run{where}, so say which with -c: {', '.join(running)}"
+        )
+    return running[0]
+
+
+def _started(running: Sequence[str]) -> str:
+    start = "start it with `tmuxcc up FILE`"
+    return f"{start}; there is {', '.join(running)}" if running else start
+
+
+def _swarms_on(target: Target) -> list[str]:
+    """The swarms on a server. Raises `NoServer` if there is none."""
+    argv = _tmux_argv(target, "list-sessions", "-F", "#{?@tmuxcc_swarm,#{session_name},}")
+    told = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if told.returncode:
+        raise NoServer(_socket(target))
+    names = told.stdout.decode("utf-8", "replace").splitlines()
+    return sorted(name.removeprefix("swarm-") for name in names if name.startswith("swarm-"))
+
+
+def _tmux_argv(target: Target, *command: str) -> list[str]:
+    return _server(target).argv("-N", *command)
+
+
+def _socket(target: Target) -> str:
+    return _server(target).socket
+
+
+def _server(target: Target) -> Server:
+    return find_server(
+        socket_path=target.socket_path,
+        socket_name=target.socket_name,
+        config_file=None,
+        tmux=target.tmux,
+        transport=None,
+    )
+
+
+# What runs there
+
+
+@frozen
+class Sighting:
+    """A pane with an agent as tmux shows it, and what is noted there."""
+
+    pane_id: str
+    window_id: str
+    pane_pid: int | None
+    pane_dead: bool
+    pane_dead_status: int | None
+    pane_dead_signal: int | None
+    agent_id: str = field(metadata={"format": AGENT})
+    state_text: str = field(metadata={"format": STATE})
+    report: str = field(metadata={"format": REPORT})
+    wanted: str = field(metadata={"format": WANTED})
+    log: str = field(metadata={"format": LOG})
+    master: str = field(metadata={"format": MASTER})
+
+    @property
+    def state(self) -> AgentState | None:
+        """What a master has noted last; None if none has, or in a form that is not known."""
+        return AgentState.from_json(self.state_text)
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How the program ended, as tmux says, or where that does not know it the note."""
+        if not self.pane_dead:
+            return None
+        if self.pane_dead_status is not None or self.pane_dead_signal is not None:
+            return ExitStatus(self.pane_dead_status, self.pane_dead_signal)
+        state = self.state
+        return ExitStatus(None, None) if state is None else ExitStatus(state.code, state.signal)
+
+
+class Sight:
+    """A swarm that somebody else may run, through `command`, which runs one tmux command."""
+
+    def __init__(self, place: Place, command: Callable[..., Awaitable[list[str]]]) -> None:
+        self.place = place
+        self.command = command
+        self.life_id = ""
+        self.master: Identity | None = None
+        """The process that runs the swarm, as of the last look; None if none does."""
+
+    async def begin(self) -> None:
+        """Learn what the session says of itself. Raises `SessionNotFoundError`."""
+        notes = await read_session(self.command, self.place.session_target)
+        if not notes.life_id:
+            raise SessionNotFoundError(
+                self.place.cluster_id, f"the session {self.place.session} is not one of tmuxcc"
+            )
+        self.life_id = notes.life_id
+        self.master = _master(notes.master)
+
+    async def agents(self) -> dict[str, Sighting]:
+        """All agents, in the order of their windows."""
+        where = ("list-panes", "-s", "-t", self.place.session_target)
+        rows = await list_rows(self.command, where, Sighting)
+        if rows:
+            # It may have gone, or another have taken its place.
+            self.master = _master(rows[0].master)
+        return {row.agent_id: row for row in rows if row.agent_id}
+
+    async def chosen(self, names: Iterable[str]) -> dict[str, Sighting]:
+        """The agents that are named, all if none is. Raises `AgentNotFoundError`.
+
+        A name may be a pattern such as ``web-*``, unless an agent has it.
+        """
+        agents = await self.agents()
+        return {name: agents[name] for name in choose(names, agents)}
+
+    async def spec_text(self, pane_id: str) -> str:
+        """What is noted of how an agent is started and stopped."""
+        return "\n".join(await self.command("show-options", "-pqv", "-t", pane_id, SPEC))
+
+    def marks(self, agent_id: str) -> tuple[bytes, ...]:
+        """What every process of an agent has in its environment."""
+        return (self.mark, f"{AGENT_VARIABLE}={agent_id}".encode())
+
+    @property
+    def mark(self) -> bytes:
+        """What every process of the swarm has in its environment."""
+        return f"{SWARM_VARIABLE}={self.place.cluster_id}:{self.life_id}".encode()
+
+
+def choose(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The ones of `known` that are named, in their order; all if no name is given."""
+    known, names = list(known), list(names)
+    if not names:
+        return known
+    found: set[str] = set()
+    for name in names:
+        matching = [name] if name in known else fnmatch.filter(known, name)
+        if not matching:
+            raise AgentNotFoundError(name, known)
+        found.update(matching)
+    return [name for name in known if name in found]
+
+
+class Link(Sight):
+    """A `Sight` by a client of our own, which is told what happens; `look_at` makes it."""
+
+    def __init__(self, place: Place, client: Client) -> None:
+        super().__init__(place, client.command)
+        self.client = client
+
+
+@asynccontextmanager
+async def look_at(place: Place) -> AsyncIterator[Link]:
+    """Attach to a swarm. Raises `SessionNotFoundError` if it does not run."""
+    target = place.target
+    async with AsyncExitStack() as around, AsyncExitStack() as stack:
+        async with _gate(place):
+            try:
+                client = await stack.enter_async_context(
+                    open_client(
+                        place.session,
+                        socket_path=target.socket_path,
+                        socket_name=target.socket_name,
+                        tmux=target.tmux,
+                        history=HISTORY,
+                    )
+                )
+            except (NoServer, SessionNotFound) as error:
+                raise SessionNotFoundError(place.cluster_id, _started(())) from error
+            delicate = has_hazard(client.version, "client-race-crash")
+            if delicate:
+                await trio.sleep(CALM)
+        link = Link(place, client)
+        await link.begin()
+        try:
+            yield link
+        finally:
+            if delicate:
+                with trio.CancelScope(shield=True):
+                    await around.enter_async_context(_gate(place))
+                around.push_async_callback(trio.sleep, CALM)
+
+
+async def glance(place: Place) -> Sight:
+    """Look at a swarm without attaching. Raises `SessionNotFoundError` if it does not run."""
+
+    async def command(*argv: str) -> list[str]:
+        done = await trio.run_process(
+            place.tmux_argv(*argv),
+            stdin=subprocess.DEVNULL,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            if re.search("no server|can't find session|No such file|refused|lost server", said):
+                raise SessionNotFoundError(place.cluster_id, _started(()))
+            raise CommandError(argv, said.splitlines())
+        return done.stdout.decode("utf-8", "surrogateescape").splitlines()
+
+    sight = Sight(place, command)
+    await sight.begin()
+    return sight
+
+
+@asynccontextmanager
+async def _gate(place: Place) -> AsyncIterator[None]:
+    """Have only one of our shells at a time attach to a swarm or detach.
+
+    Up to 3.6b the tmux server may crash where one client comes while another one goes.
+    """
+    folder = os.open(Path(_socket(place.target)).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with trio.move_on_after(GATE_PATIENCE):
+            while not _lock(folder):  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+        yield
+    finally:
+        # And with it the lock.
+        os.close(folder)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _master(note: str) -> Identity | None:
+    pid, _, start_time = note.partition(" ")
+    if not (pid.isdigit() and start_time.isdigit()):
+        return None
+    master = Identity(int(pid), int(start_time))
+    return master if is_alive(master) else None
+
+
+# How verbs run
+
+
+def drive(function: Callable[[], Awaitable[int]]) -> int:
+    """Run a verb; its exit status, or 128+n if signal n ended it. Raises what it raises."""
+    return trio.run(_drive, function)
+
+
+async def _drive(function: Callable[[], Awaitable[int]]) -> int:
+    status, failure = 0, None
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+    async def heed_signals(received: AsyncIterator[int]) -> None:
+        nonlocal status
+        async for number in received:
+            status = 128 + number
+            nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(*numbers) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heed_signals, received)
+            try:
+                status = await function()
+            except TmuxError as error:
+                # Raised outside of the nursery, which would wrap it.
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return status
+
+
+async def side_by_side(items: Iterable[K], function: Callable[[K], Awaitable[T]]) -> dict[K, T]:
+    """What `function` gives for each, run at the same time; the first error when all are through.
+
+    Its `TmuxError`s come out as they are.
+    """
+    items = list(items)
+    results: dict[K, T] = {}
+    errors: list[TmuxError] = []
+
+    async def run(item: K) -> None:
+        try:
+            results[item] = await function(item)
+        except TmuxError as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(run, item)
+    if errors:
+        raise errors[0]
+    return {item: results[item] for item in items}

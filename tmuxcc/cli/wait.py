@@ -1,0 +1,231 @@
+"""``tmuxcc wait``: until agents of a swarm that runs have come so far."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+import trio
+from attrs import frozen
+
+from ..client.background import background
+from ..errors import PaneNotFound, TmuxError, TmuxSwarmError
+from .follow import Follower, following
+from .report import json_text, status_text
+from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
+
+TIMED_OUT = 124
+"""Our exit status when the time is over, as that of timeout(1)."""
+
+
+@frozen
+class _Plan:
+    """What is waited for: one of the first four."""
+
+    pattern: str | None
+    idle: bool
+    ready: bool
+    exit: bool
+    any: bool
+    screen: bool
+
+
+@frozen
+class _Result:
+    """What came of an agent. `came`: it is what was waited for."""
+
+    agent_id: str
+    came: bool
+    outcome: str
+    text: str
+
+
+def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            re.compile(value, re.MULTILINE)
+        except re.error as error:
+            raise click.BadParameter(f"{value!r} is no regular expression: {error}") from error
+    return value
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--for",
+    "pattern",
+    callback=_pattern,
+    metavar="PATTERN",
+    help="Until it writes what this regular expression finds.",
+)
+@click.option("--idle", is_flag=True, help="Until it has done what it was told, or asks for more.")
+@click.option("--ready", is_flag=True, help="Until its ready condition holds.")
+@click.option("--exit", "for_exit", is_flag=True, help="Until its program ends.")
+@click.option("--any", "for_any", is_flag=True, help="Until the first of them has come so far.")
+@click.option("--screen", is_flag=True, help="With --for: also what its screen shows already.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up then. [default: never]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
+@swarm_options
+def wait(
+    ctx: click.Context,
+    place: Place,
+    names: Sequence[str],
+    pattern: str | None,
+    idle: bool,
+    ready: bool,
+    for_exit: bool,
+    for_any: bool,
+    screen: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Wait until all agents (or those NAMEd, 'web-*' for many) have come so far.
+
+    One of --for, --idle, --ready and --exit says how far. --for looks at what is written from now
+    on; ^ and $ stand for each line. --idle and --ready are known by the master (`tmuxcc up`), so
+    one has to run; what they say has to last a moment.
+
+    \b
+    Examples:
+      tmuxcc wait --ready --timeout 60 && tmuxcc broadcast "begin"
+      tmuxcc wait --for 'Traceback|FAILED' --any
+      tmuxcc wait --exit worker-1
+
+    Exit status: 0 when it came, 1 when an agent ended first, 124 when the time was over.
+    """  # noqa: D301 - the \b is for click
+    if sum((pattern is not None, idle, ready, for_exit)) != 1:
+        raise click.UsageError("say one of --for PATTERN, --idle, --ready and --exit")
+    if screen and pattern is None:
+        raise click.UsageError("--screen belongs to --for")
+    plan = _Plan(pattern, idle, ready, for_exit, for_any, screen)
+
+    def show(result: _Result) -> None:
+        if as_json:
+            values = {"name": result.agent_id, "outcome": result.outcome, "text": result.text}
+            sys.stdout.write(json_text(values))
+        else:
+            click.echo(f"{result.agent_id}: {result.text}")
+        sys.stdout.flush()
+
+    async def run() -> int:
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            async with look_at(place) as link:
+                agents = list((await link.chosen(names)).values())
+                return await _Waiting(link, plan, show).run(agents)
+        click.echo(f"tmuxcc: it did not come within {timeout:g} s", err=True)
+        return TIMED_OUT
+
+    ctx.exit(drive(run))
+
+
+class _Waiting:
+    """All that is waited for at a time."""
+
+    def __init__(self, link: Link, plan: _Plan, show: Callable[[_Result], None]) -> None:
+        self._link = link
+        self._plan = plan
+        self._show = show
+        self._results: list[_Result] = []
+        self._failure: TmuxError | None = None
+        self._news = trio.Event()
+
+    async def run(self, agents: Sequence[Sighting]) -> int:
+        """The exit status. Raises `ConnectionClosed` if the swarm has gone."""
+        plan = self._plan
+        if plan.idle or plan.ready:
+            self._check_master()
+            async with following(self._link) as follower:
+                return await self._gather(
+                    agents, lambda agent: self._wait_noted(follower, agent.agent_id)
+                )
+        return await self._gather(agents, self._wait_exit if plan.exit else self._wait_text)
+
+    async def _gather(
+        self, agents: Sequence[Sighting], function: Callable[[Sighting], Awaitable[_Result]]
+    ) -> int:
+        async def one(agent: Sighting) -> None:
+            try:
+                result = await function(agent)
+            except TmuxError as error:
+                self._failure = error
+            else:
+                self._show(result)
+                self._results.append(result)
+            self._news.set()
+
+        async with background() as nursery:
+            for agent in agents:
+                nursery.start_soon(one, agent)
+            while len(self._results) < len(agents):
+                await self._news.wait()
+                self._news = trio.Event()
+                if self._failure is not None:
+                    raise self._failure
+                if any(result.came is self._plan.any for result in self._results):
+                    # One is enough, or one that can't come any more.
+                    break
+        came = [result.came for result in self._results]
+        return 0 if (any(came) if self._plan.any else all(came)) else 1
+
+    async def _wait_exit(self, agent: Sighting) -> _Result:
+        pane = self._link.client.pane(agent.pane_id)
+        try:
+            await pane.adopt()
+            status = await pane.wait_exit()
+        except PaneNotFound:
+            return _Result(agent.agent_id, True, "exited", status_text(None))
+        return _Result(agent.agent_id, True, "exited", status_text(status))
+
+    async def _wait_text(self, agent: Sighting) -> _Result:
+        assert self._plan.pattern is not None
+        pane = self._link.client.pane(agent.pane_id)
+        try:
+            await pane.adopt()
+            while True:
+                result = await pane.wait_for(
+                    self._plan.pattern, screen=self._plan.screen, echo=True
+                )
+                if result.match is not None:
+                    found = " ".join(result.match[0].split())
+                    return _Result(agent.agent_id, True, "matched", found)
+                if result.outcome == "exited":
+                    status = await pane.wait_exit()
+                    return _Result(agent.agent_id, False, "exited", status_text(status))
+        except PaneNotFound:
+            return _Result(agent.agent_id, False, "exited", status_text(None))
+
+    async def _wait_noted(self, follower: Follower, agent_id: str) -> _Result:
+        def came() -> str:
+            agent = follower.agents.get(agent_id)
+            state = None if agent is None or agent.pane_dead else agent.state
+            if state is None or state.life != "running":
+                return ""
+            if self._plan.ready:
+                return "ready" if state.ready else ""
+            return state.activity if state.activity in ("idle", "blocked") else ""
+
+        await follower.wait_until(
+            lambda: bool(came()) or follower.is_over(agent_id) or self._link.master is None
+        )
+        if word := came():
+            return _Result(agent_id, True, word, word)
+        agent = follower.agents.get(agent_id)
+        if agent is None or follower.is_over(agent_id):
+            status = status_text(None if agent is None else agent.exit_status)
+            return _Result(agent_id, False, "exited", status)
+        self._check_master()
+        raise AssertionError
+
+    def _check_master(self) -> None:
+        if self._link.master is None:
+            raise TmuxSwarmError(
+                "no master runs, so nobody knows what the agents are doing: take the swarm over"
+                " with `tmuxcc up --adopt FILE`"
+            )
