@@ -20,8 +20,10 @@ TITLE = "Commands"
 
 NOTES = (
     "The command is `display-message -p x`, which costs tmux nearly nothing.",
-    "Under a flood the floor has to read the flood too, on the one connection that it has; tmuxcc"
-    " opens a second one for commands.",
+    (
+        "Under a flood the floor has to read the flood too, on the one connection that it has;"
+        " tmuxcc opens a second one for commands."
+    ),
 )
 
 ONE = "one at a time"

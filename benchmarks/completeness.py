@@ -26,8 +26,10 @@ TITLE = "Completeness: lines seen of lines written"
 
 NOTES = (
     "Polling counts a line as seen if it stood on any screen that was captured (50 rows).",
-    "With its history (2000 lines, tmux's default) polling reaches further; each look then costs"
-    " more.",
+    (
+        "With its history (2000 lines, tmux's default) polling reaches further; each look then"
+        " costs more."
+    ),
     "`repeated` is the share of lines that a side gave out a second time.",
 )
 

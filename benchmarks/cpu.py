@@ -45,10 +45,14 @@ from .sides import (
 TITLE = "CPU of idle and busy panes"
 
 NOTES = (
-    "In per cent of one core: self, children and tmux server together; what writes the lines is not"
-    " counted. `server` is the tmux server's part.",
-    "`looks` is how often a second polling really looks at each pane: from some number of panes on"
-    " it can't keep its 100 ms.",
+    (
+        "In per cent of one core: self, children and tmux server together; what writes the"
+        " lines is not counted. `server` is the tmux server's part."
+    ),
+    (
+        "`looks` is how often a second polling really looks at each pane: from some number of"
+        " panes on it can't keep its 100 ms."
+    ),
     "Idle agents are measured two seconds after the last one was started.",
 )
 

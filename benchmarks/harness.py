@@ -337,7 +337,7 @@ class Flooder:
 class EndWatch:
     """Tells a consumer when it has all: an end line from each pane, or nothing more for a while.
 
-    `last` is when data came last (0: never): what was waited for in vain is not the consumer's time.
+    `last` is when data came last (0: never): what was waited for in vain is nobody's time.
     """
 
     def __init__(self, writer: Writer | Flooder) -> None:
@@ -472,7 +472,7 @@ def run_server(tmux: str) -> Iterator[Server]:
 
 @frozen
 class Cpu:
-    """Seconds of CPU: of this process, of its children (the writer excepted), of the tmux server."""
+    """Seconds of CPU: of this process, its children (the writer excepted), the tmux server."""
 
     own: float
     children: float

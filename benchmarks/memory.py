@@ -39,8 +39,10 @@ from .sides import Control
 TITLE = "Memory with consumers that are too slow, over a minute of flood"
 
 NOTES = (
-    "Each consumer takes one piece a second (polling: looks every 100 ms), so almost all of what is"
-    " written waits, is dropped with a count, or is written to a file (spool).",
+    (
+        "Each consumer takes one piece a second (polling: looks every 100 ms), so almost all of"
+        " what is written waits, is dropped with a count, or is written to a file (spool)."
+    ),
     "MB more at the end than before the flood; `written` is how much the pane wrote.",
 )
 
@@ -53,15 +55,15 @@ UNITS = {"own": "MB", "server": "MB", "written": "MB"}
 
 def _client(server: Server, pane: PaneInfo, writer: Writer, overflow: tmuxcc.Overflow) -> None:
     async def run() -> None:
-        async with tmuxcc.open_client(
-            SESSION, tmux=server.tmux, socket_path=server.socket
-        ) as client:
-            async with client.pane(pane.pane_id).output(overflow=overflow) as stream:
-                writer.go()
-                while not writer.poll():
-                    await stream.receive()
-                    await trio.sleep(1)
-                report(server, writer)
+        async with (
+            tmuxcc.open_client(SESSION, tmux=server.tmux, socket_path=server.socket) as client,
+            client.pane(pane.pane_id).output(overflow=overflow) as stream,
+        ):
+            writer.go()
+            while not writer.poll():
+                await stream.receive()
+                await trio.sleep(1)
+            report(server, writer)
 
     trio.run(run)
 
@@ -139,7 +141,7 @@ def run(setting: Setting) -> list[Row]:
     """All sides at once."""
     if not can_account():
         raise Failed("only Linux tells how much memory other processes use")
-    seconds, rate = setting.of((60.0, RATE), (1.5, 2000))
+    seconds, rate = setting.of((60.0, RATE), (0.5, 2000))
     processes = {
         name: subprocess.Popen(
             [

@@ -23,8 +23,10 @@ TITLE = "The parser alone"
 
 NOTES = (
     "The streams are what `tmux -C` wrote for seeded texts, in reads of 64 KiB.",
-    "`decode` turns octal escapes into bytes. As built it uses the codec of string escapes and"
-    " checks the result; the other variants lost.",
+    (
+        "`decode` turns octal escapes into bytes. As built it uses the codec of string escapes"
+        " and checks the result; the other variants lost."
+    ),
     "The event as built is not frozen: that costs on each of them.",
 )
 

@@ -119,11 +119,8 @@ def summarize(
             for own, other in zip(medians, base, strict=False)
             if own is not None and other
         ]
-        kept = (
-            [quantile(samples, (n + 0.5) / KEPT_QUANTILES) for n in range(KEPT_QUANTILES)]
-            if keep_quantiles
-            else []
-        )
+        few = min(KEPT_QUANTILES, len(samples)) if keep_quantiles else 0
+        kept = [quantile(samples, (n + 0.5) / few) for n in range(few)]
         rows.append(
             Row(
                 case=case,

@@ -22,8 +22,10 @@ TITLE = "Import and start"
 
 NOTES = (
     "Whole processes; the floor is `python -c pass`.",
-    "First event: from the call (`open_client`; `libtmux.Server`) until a line of a pane that"
-    " writes 1000 a second is there, everything imported already.",
+    (
+        "First event: from the call (`open_client`; `libtmux.Server`) until a line of a pane"
+        " that writes 1000 a second is there, everything imported already."
+    ),
 )
 
 PROCESS = "process"

@@ -27,10 +27,10 @@ import trio.testing
 from tmuxcc import Output
 from tmuxcc.swarm.agent import Agent
 from tmuxcc.swarm.opening import open_swarm
+from tmuxcc.swarm.swarm import Swarm
 
 from .harness import (
     PATIENCE,
-    SESSION,
     Failed,
     Samples,
     Server,
@@ -47,14 +47,22 @@ from .sides import Control, unique
 TITLE = "The swarm: start, broadcast, death, end"
 
 NOTES = (
-    "`spawn` is the time until all agents run. libtmux and the floor start the bare program; the"
-    " swarm starts it under the wrapper that tells its end.",
-    "`broadcast` is, for each agent, the time from the call until the agent has echoed the text"
-    " (libtmux: until a look every 100 ms shows it).",
-    "`death` is the time from the kill until the waiting caller knows; of libtmux, until a look"
-    " every 100 ms finds the pane gone.",
-    "`end` of a swarm includes that every process is gone and that this was looked for; of"
-    " libtmux it is `kill-session` until the processes are gone.",
+    (
+        "`spawn` is the time until all agents run. libtmux and the floor start the bare"
+        " program; the swarm starts it under the wrapper that tells its end."
+    ),
+    (
+        "`broadcast` is, for each agent, the time from the call until the agent has echoed the"
+        " text (libtmux: until a look every 100 ms shows it)."
+    ),
+    (
+        "`death` is the time from the kill until the waiting caller knows; of libtmux, until a"
+        " look every 100 ms finds the pane gone."
+    ),
+    (
+        "`end` of a swarm includes that every process is gone and that this was looked for; of"
+        " libtmux it is `kill-session` until the processes are gone."
+    ),
 )
 
 SIZES = (1, 10, 50, 100, 200)
@@ -96,28 +104,7 @@ def tmuxcc_side(server: Server, size: int, *, kills: int, words: int) -> Samples
             samples["spawn"] = [_since(start)]
             agents = list(swarm.agents.values())
             for _ in range(words):
-                word = secrets.token_hex(6).encode()
-                waiting = {agent.pane_id for agent in agents}
-                echoed = trio.Event()
-
-                def take(
-                    event: Output,
-                    word: bytes = word,
-                    waiting: set[str] = waiting,
-                    echoed: trio.Event = echoed,
-                ) -> None:
-                    if word in event.data and event.pane_id in waiting:
-                        samples["broadcast"].append(_since(start))
-                        waiting.discard(event.pane_id)
-                        if not waiting:
-                            echoed.set()
-
-                remove = swarm.client.add_tap(take, Output)
-                start = time.perf_counter()
-                with trio.fail_after(PATIENCE):
-                    await swarm.broadcast(word.decode())
-                    await echoed.wait()
-                remove()
+                samples["broadcast"] += await _broadcast(swarm)
             if kills and can_account():
                 half = min(kills, len(agents) // 2)
                 samples["death, program killed"] = [
@@ -130,6 +117,29 @@ def tmuxcc_side(server: Server, size: int, *, kills: int, words: int) -> Samples
         samples["end"] = [_since(start)]
 
     trio.run(run)
+    return samples
+
+
+async def _broadcast(swarm: Swarm) -> list[float]:
+    """For each agent the time until a tap has seen its echo."""
+    word = secrets.token_hex(6)
+    waiting = {agent.pane_id for agent in swarm.agents.values()}
+    echoed = trio.Event()
+    samples = []
+
+    def take(event: Output) -> None:
+        if word.encode() in event.data and event.pane_id in waiting:
+            samples.append(_since(start))
+            waiting.discard(event.pane_id)
+            if not waiting:
+                echoed.set()
+
+    remove = swarm.client.add_tap(take, Output)
+    start = time.perf_counter()
+    with trio.fail_after(PATIENCE):
+        await swarm.broadcast(word)
+        await echoed.wait()
+    remove()
     return samples
 
 

@@ -25,7 +25,10 @@ TITLE = "Throughput and CPU for each gigabyte"
 
 NOTES = (
     "The text is a coloured log; bytes are those that the panes write.",
-    "`own` is the consumer's process, `children` the processes it starts (tmux -C hands its pipe to the server and does nothing), `server` the tmux server.",
+    (
+        "`own` is the consumer's process, `children` the processes it starts (`tmux -C` hands"
+        " its pipe over to the server and has nothing to do), `server` the tmux server."
+    ),
     "`wire` is how many bytes the consumer reads for each byte written.",
 )
 
@@ -60,7 +63,7 @@ def watching(watch: Watching, server: Server, panes: list[PaneInfo], file: Path)
         scene = Scene(server, panes, 1, 1, file=file)
         record = watch(scene)
         assert isinstance(record, Tally)
-        # Each LF becomes CR LF on the way through the terminal (of the bare one, which is raw, not).
+        # Each LF becomes CR LF on the way through a terminal; the bare one is raw.
         size = scene.written
         line_ends = file.read_bytes().count(b"\n") * len(panes)
         if watch is not direct_pty:

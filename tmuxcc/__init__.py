@@ -8,18 +8,10 @@ them and ends them. `tmuxcc.protocol` is the protocol without I/O.
 from .client.client import Client, ClientStatistics, Created, open_client
 from .client.events import EventsLost, EventStream, Reconnected
 from .client.expect import WaitResult
-from .client.output import (
-    Chunk,
-    ExitStatus,
-    Gap,
-    LineStream,
-    LostOutput,
-    OutputStream,
-    Restarted,
-    Snapshot,
-)
+from .client.output import Chunk, ExitStatus, Gap, Restarted, Snapshot
 from .client.pane import Pane, PaneStatistics, SendOutcome
 from .client.rows import ClientRow, PaneRow, SessionRow, WindowRow
+from .client.streams import LineStream, LostOutput, OutputStream
 from .client.transport import LocalTransport, Transport
 from .errors import (
     AccessDenied,

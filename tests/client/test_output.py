@@ -1,4 +1,4 @@
-"""The output of one pane and its readers: `tmuxcc.client.output`. No tmux here."""
+"""The output of one pane and its readers: `tmuxcc.client.output` and `.streams`. No tmux here."""
 
 from __future__ import annotations
 
@@ -19,18 +19,9 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tmuxcc.client import output
-from tmuxcc.client.output import (
-    CHUNK_OVERHEAD,
-    Chunk,
-    ExitStatus,
-    Gap,
-    LineStream,
-    LostOutput,
-    OutputStream,
-    PaneOutput,
-    Snapshot,
-)
+from tmuxcc.client import output, streams
+from tmuxcc.client.output import CHUNK_OVERHEAD, Chunk, ExitStatus, Gap, PaneOutput, Snapshot
+from tmuxcc.client.streams import LineStream, LostOutput, OutputStream
 from tmuxcc.errors import ConnectionClosed, PaneNotFound
 
 NONCE = "0123456789abcdef" * 2
@@ -270,7 +261,7 @@ def test_what_was_read_is_not_spooled_again() -> None:
 def test_what_is_spooled_waits_in_a_file_and_is_read_in_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(output, "SPOOL_PIECE", 5000)
+    monkeypatch.setattr(streams, "SPOOL_PIECE", 5000)
     log = new_log(limit=10_000)
     stream = stream_of(log, overflow="spool")
     line = b"x" * 1000
@@ -714,7 +705,7 @@ async def test_a_loop_that_is_broken_off_leaves_nothing_behind(overflow: str) ->
                 for _ in range(20):
                     log.receive(b"x" * 100)
     gc.collect()
-    assert len(log._spooling) == len(log.seeded) == len(log._waiting) == 0
+    assert len(log.spooling) == len(log.seeded) == len(log._waiting) == 0
 
 
 async def test_a_pane_that_does_not_exist_is_told_to_whoever_waits_for_it() -> None:

@@ -573,7 +573,8 @@ async def test_a_report_by_a_silent_program_counts_without_further_output(
     server: Server,
 ) -> None:
     async with swarm_on(server) as swarm:
-        agent = await swarm.spawn("one", shell("stty -echo; echo up; exec sleep 600"))
+        program = "import time; print('up', flush=True); time.sleep(600)"
+        agent = await swarm.spawn("one", python(program))
         await said(agent, "up")
         await agent.wait_idle()
         server.run("set", "-p", "-t", agent.pane_id, "@tmuxcc_activity", "blocked")

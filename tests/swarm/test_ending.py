@@ -96,11 +96,12 @@ class Agent:
 
     def marked(self) -> set[int]:
         """Those that bear its marks themselves."""
-        return take_snapshot().marked(self.marks)
+        return take_snapshot(environments=True).marked(self.marks)
 
     def family(self) -> list[int]:
         """All that has its marks, and what belongs to that."""
-        return sorted(each.pid for each in take_snapshot().family(marks=self.marks))
+        found = take_snapshot(environments=True).family(marks=self.marks)
+        return sorted(each.pid for each in found)
 
 
 async def start(
@@ -395,7 +396,7 @@ async def test_chains_of_processes_that_are_never_the_same_are_ended(server: Ser
         " if os.fork(): os._exit(0)\n"
     )
     async with running(server, python(script)) as agent:
-        await until(lambda: len(agent.marked()) > 10)
+        await until(lambda: len(agent.marked()) > 5)
         report = await agent.end(grace=0.1)
         assert actions(report)[0] == "SIGTERM"
         assert report.left == ()

@@ -28,7 +28,7 @@ from .programs import look_alike, reporter, stubborn, worker
 
 pytestmark = pytest.mark.tmux
 
-HOSTILE = ["a b", "a#{pane_id}", "#S ##", "it's \"quoted\"", "ä🦀", "a;b;", "%0", "@1", "..", "a/b"]
+HOSTILE = ["a b", "a#{pane_id}", "#S ##", 'it\'s "quoted"', "ä🦀", "a;b;", "%0", "@1", "..", "a/b"]
 
 
 def option(server: Server, pane_id: str, name: str) -> str:
@@ -122,7 +122,7 @@ async def test_s_t2_environment_and_folder_are_given_as_they_are(
     """S-T2, S-3.2: no shell sees them, so nothing has to be quoted."""
     env = {
         "PLAIN": "a",
-        "QUOTES": "it's \"this\"",
+        "QUOTES": 'it\'s "this"',
         "DOLLAR": "$(touch /nowhere) `x` ${HOME} \\",
         "FORMAT": "#{pane_id} #S ##",
         "LINES_OF": "one\ntwo\n\n",
@@ -450,9 +450,7 @@ async def test_s_e6_the_master_connects_again_and_agents_go_on(server: Server) -
                 nursery.start_soon(read)
                 for generation in (2, 3):
                     os.kill(swarm.client.client_pid, signal.SIGKILL)
-                    await until(
-                        lambda generation=generation: swarm.client.generation == generation
-                    )
+                    await until(lambda generation=generation: swarm.client.generation == generation)
                     assert await agent.send(f"hello {generation}") is SendOutcome.ACCEPTED
                     await until(lambda generation=generation: f"got hello {generation}" in seen)
                 await told.send("blocked")

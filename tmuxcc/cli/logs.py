@@ -11,8 +11,9 @@ import click
 import trio
 
 from ..client.background import background
-from ..client.output import Chunk, Gap, LostOutput, OutputStream
+from ..client.output import Chunk, Gap
 from ..client.pane import Pane
+from ..client.streams import LostOutput, OutputStream
 from ..client.text import LineSplitter
 from ..errors import ConnectionClosed, PaneNotFound
 from ..protocol.events import Output

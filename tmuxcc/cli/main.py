@@ -25,6 +25,7 @@ from .ps import ps
 from .run import run
 from .send import broadcast, send
 from .stop import down, stop
+from .up import up
 from .wait import wait
 from .watch import watch
 
@@ -103,5 +104,5 @@ def command(ctx: click.Context, target: Target) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for _verb in (run, ps, logs, send, broadcast, wait, stop, down, watch, doctor):
+for _verb in (run, up, ps, logs, send, broadcast, wait, stop, down, watch, doctor):
     command.add_command(_verb)

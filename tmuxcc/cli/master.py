@@ -17,16 +17,19 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..client.output import ExitStatus, LostOutput
+from ..client.output import ExitStatus
+from ..client.streams import LostOutput
 from ..errors import (
+    CommandError,
     CommandTimeoutError,
     ConnectionClosed,
     PaneDeadError,
-    SwarmRunning,
     TmuxError,
 )
+from ..protocol.events import SubscriptionChanged
 from ..swarm.agent import Agent
 from ..swarm.opening import open_swarm
+from ..swarm.options import STATE
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
@@ -99,8 +102,8 @@ class Master:
         self._failure: TmuxError | None = None
         self._ready = {name: trio.Event() for name in plan.specs}
         self._unready: set[str] = set()
-        self._over = {name: trio.Event() for name in plan.specs}
         self._running = 0
+        self._changed = trio.lowlevel.ParkingLot()
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises the `TmuxError` that prevented it."""
@@ -133,8 +136,288 @@ class Master:
     async def _tell_end(self, status: int) -> None:
         with self._drain:
             await self._writer.wait_written()
-        if self._swarm is not None and self._writer.failure is None:
+        kept = self._swarm is not None and self._swarm.keep
+        if self._swarm is not None and not kept and self._writer.failure is None:
             self._reporter.summary(status)
             if not self._drain.cancel_called:
                 with trio.CancelScope() as self._drain:
                     await self._writer.wait_written()
+
+    def _status(self) -> int:
+        if self._interrupted is not None:
+            return 128 + self._interrupted
+        if self._writer.failure is not None:
+            return 128 + signal.SIGPIPE
+        numbers = [self._number(job) for job in self._jobs.values()]
+        if self._plan.detach and not self._down:
+            return 1 if self._unready or any(numbers) else 0
+        return max(numbers, default=0)
+
+    def _number(self, job: Job) -> int:
+        """The exit status that stands for an agent; one that goes on is as good as it gets."""
+        if job.stopped or (not job.ended and job.name not in self._unready):
+            return 0
+        number = None if job.status is None else status_number(job.status)
+        if job.remark:
+            return number or 1
+        return 1 if number is None else number
+
+    # The swarm
+
+    async def _serve(self) -> None:
+        plan = self._plan
+        async with open_swarm(
+            plan.cluster_id,
+            base_dir=plan.base_dir,
+            socket_path=plan.socket_path,
+            adopt=plan.adopt,
+            tmux=plan.tmux,
+            log_dir=plan.log_dir,
+        ) as swarm:
+            self._swarm = swarm
+            with trio.CancelScope() as following:
+                async with trio.open_nursery() as nursery:
+                    for agent in swarm.agents.values():
+                        nursery.start_soon(self._follow, agent)
+                    nursery.start_soon(self._heed_down, swarm)
+                    self._tell_where(swarm)
+                    await self._start_all(swarm, nursery)
+                    if not plan.detach or self._ending:
+                        await self._wait_over()
+                        await self._look_for_down(swarm)
+                    following.cancel()
+            if plan.detach and not self._ending:
+                await self._note_states(swarm)
+                swarm.keep = True
+        if swarm.keep:
+            self._tell_kept()
+
+    def _tell_where(self, swarm: Swarm) -> None:
+        words = ["-S", str(swarm.socket_path), "attach"]
+        if self._plan.socket_path is not None:
+            words += ["-t", f"=swarm-{swarm.cluster_id}"]
+        self._reporter.message(f"attach: {self._plan.shown_tmux} {shlex.join(words)}")
+
+    async def _note_states(self, swarm: Swarm) -> None:
+        """Leave notes of how the agents are: the last ones for a while."""
+        await swarm.client.batch(
+            [
+                ("set-option", "-p", "-t", agent.pane_id, STATE, agent.state().to_json())
+                for agent in swarm.agents.values()
+                if agent.pane_id
+            ]
+        )
+
+    def _tell_kept(self) -> None:
+        name, file = self._plan.cluster_id, shlex.quote(str(self._plan.file))
+        self._reporter.message(
+            f"the swarm {name} goes on without a master: nobody starts again what ends"
+            f" (`tmuxcc up --adopt {file}` does); end it with `tmuxcc down -c {name}`"
+        )
+
+    # Starting
+
+    async def _start_all(self, swarm: Swarm, nursery: trio.Nursery) -> None:
+        names = list(self._plan.specs)
+        progress = nullcontext() if not self._plan.detach else self._reporter.busy("starting…")
+        with progress, self._starting:
+            async with trio.open_nursery() as starting:
+                for name in names:
+                    starting.start_soon(self._start, swarm, name, nursery)
+
+    async def _start(self, swarm: Swarm, name: str, nursery: trio.Nursery) -> None:
+        plan, job = self._plan, self._jobs[name]
+        try:
+            for before in plan.after[name]:
+                await self._ready[before].wait()
+                if before in self._unready:
+                    self._give_up(job, f"not started, since {before} is not ready")
+                    return
+            agent = swarm.agents.get(name)
+            if agent is None:
+                try:
+                    agent = await swarm.spawn(name, plan.specs[name])
+                except ConnectionClosed:
+                    raise
+                except TmuxError as error:
+                    self._give_up(job, f"can't be started: {error}")
+                    return
+                nursery.start_soon(self._follow, agent)
+            elif agent.spec != plan.specs[name]:
+                self._reporter.failed(
+                    job, "runs as it was started, which is not what the file says now"
+                )
+            await self._become_ready(agent, job)
+        finally:
+            self._ready[name].set()
+
+    async def _become_ready(self, agent: Agent, job: Job) -> None:
+        ready = agent.spec.ready
+        if ready is None:
+            return
+        try:
+            await agent.wait_ready()
+        except PaneDeadError:
+            self._unready.add(job.name)
+            if not self._ending:
+                self._reporter.failed(job, "ended before it was ready")
+        except CommandTimeoutError:
+            self._unready.add(job.name)
+            self._reporter.failed(job, f"is not ready after {ready.timeout:g} s")
+        else:
+            self._reporter.ready(job)
+
+    def _give_up(self, job: Job, why: str) -> None:
+        job.remark = "not started"
+        self._unready.add(job.name)
+        self._reporter.failed(job, why)
+
+    # Following
+
+    async def _follow(self, agent: Agent) -> None:
+        """Tell what becomes of an agent, until it is over."""
+        job = self._jobs.get(agent.agent_id)
+        if job is None:
+            # Adopted, and not in the file any more.
+            job = Job(agent.agent_id, list(agent.spec.argv))
+            self._jobs[job.name] = job
+            self._reporter.add(job)
+        self._running += 1
+        job.pane_id, job.started, job.restarts = agent.pane_id, time.monotonic(), agent.restarts
+        self._reporter.started(job)
+        async with trio.open_nursery() as nursery:
+            if not self._plan.detach:
+                nursery.start_soon(self._tell_lines, agent, job)
+            await self._tell_restarts(agent, job)
+        self._note_end(agent, job)
+        self._running -= 1
+        self._changed.unpark_all()
+
+    async def _tell_lines(self, agent: Agent, job: Job) -> None:
+        with suppress(ConnectionClosed):
+            # That tmux has gone is told with the agent's end.
+            async with agent.lines(escapes=self._reporter.escapes) as lines:
+                async for line in lines:
+                    if isinstance(line, LostOutput):
+                        job.gaps += 1
+                        job.lost += line.gap.size or 0
+                    else:
+                        job.lines += 1
+                    self._reporter.line(job, line)
+                    if self._writer.is_full:
+                        await self._writer.wait_room()
+
+    async def _tell_restarts(self, agent: Agent, job: Job) -> None:
+        told: float | None = None
+        while not agent.is_over:
+            await agent.wait_change()
+            if agent.restarts != job.restarts:
+                job.restarts = agent.restarts
+                self._reporter.started(job)
+            if agent.restart_at != told:
+                told, status = agent.restart_at, agent.exit_status
+                if told is not None:
+                    delay = told - trio.current_time()
+                    await trio.sleep(LAST_LINES)
+                    self._reporter.restarting(job, status, delay)
+
+    def _note_end(self, agent: Agent, job: Job) -> None:
+        job.ended = True
+        job.status = agent.exit_status
+        ok = job.status is not None and job.status.ok
+        job.stopped = not ok and (agent.status is AgentStatus.STOPPED or self._down)
+        job.seconds = time.monotonic() - job.started
+        numbers = agent.statistics()
+        job.bytes, job.restarts = numbers.bytes, numbers.restarts
+        if agent.life is Life.FAILED and not self._ending:
+            job.remark = "given up"
+            self._reporter.failed(job, agent.failure)
+        self._reporter.exited(job)
+        if not self._ending and self._running > 1 and not job.remark:
+            self._reporter.ended(job)
+
+    async def _wait_over(self) -> None:
+        while self._running:
+            await self._changed.park()
+
+    # Stopping
+
+    async def _heed_signals(self, received: AsyncIterator[int]) -> None:
+        async for number in received:
+            if self._interrupted is None:
+                self._interrupted = number
+            if self._patience is None:
+                self._stop("stopping… (again to kill)")
+            else:
+                self._patience.cancel()
+                self._drain.cancel()
+
+    async def _heed_reader(self) -> None:
+        """Whoever read our output has gone, so there is nobody to run anything for."""
+        await self._writer.failed.wait()
+        if self._patience is None:
+            self._stop(None)
+
+    async def _heed_down(self, swarm: Swarm) -> None:
+        """Another shell ends the agents; we only see to it that none is started any more."""
+        with suppress(ConnectionClosed):
+            async with swarm.client.watch_format(f"#{{{DOWN}}}") as changes:
+                async for change in changes:
+                    if isinstance(change, SubscriptionChanged) and change.value and not self._down:
+                        self._note_down()
+                        for agent in swarm.agents.values():
+                            if agent.restart_at is not None:
+                                self._nursery.start_soon(agent.stop)
+
+    async def _look_for_down(self, swarm: Swarm) -> None:
+        """Whether it was another shell that ended all; it may have told so just now."""
+        with suppress(ConnectionClosed, CommandError):
+            where = ("show-options", "-qv", "-t", swarm.client.session_id, DOWN)
+            if await swarm.client.command(*where) and not self._down:
+                self._note_down()
+
+    def _note_down(self) -> None:
+        self._down = True
+        self._starting.cancel()
+        self._reporter.message(f"another shell said `tmuxcc down -c {self._plan.cluster_id}`")
+
+    def _stop(self, message: str | None) -> None:
+        self._patience = trio.CancelScope()
+        if message is not None:
+            self._reporter.message(message)
+        self._starting.cancel()
+        if self._swarm is None:
+            self._body.cancel()
+        else:
+            self._nursery.start_soon(self._stop_all, self._swarm, self._patience)
+
+    async def _stop_all(self, swarm: Swarm, patience: trio.CancelScope) -> None:
+        """Gently, then firmly."""
+        agents = [agent for agent in swarm.agents.values() if not agent.is_over]
+        done = {agent.agent_id: trio.Event() for agent in agents}
+
+        async def stop(agent: Agent) -> None:
+            for name, before in self._plan.after.items():
+                if agent.agent_id in before and name in done:
+                    await done[name].wait()
+            report = await agent.stop(grace=self._plan.grace)
+            if len(report.steps) > 1 or report.left:
+                self._reporter.message(str(report))
+            done[agent.agent_id].set()
+
+        with patience:
+            async with trio.open_nursery() as nursery:
+                for agent in agents:
+                    nursery.start_soon(stop, agent)
+        if patience.cancelled_caught:
+            await swarm.stop_all(grace=0)
+        await trio.sleep(LAST_WORDS)
+        self._drain.cancel()
+
+
+def _first(errors: BaseExceptionGroup[TmuxError]) -> TmuxError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TmuxError)
+    return error

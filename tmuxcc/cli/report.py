@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,7 +20,8 @@ from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
-from ..client.output import ExitStatus, LostOutput
+from ..client.output import ExitStatus
+from ..client.streams import LostOutput
 from .runner import Job, Reporter, status_number
 from .text import ColourFilter, Writer
 
@@ -71,7 +73,7 @@ class Report(Reporter):
     escapes = False
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
+        self.jobs = list(jobs)
         self.writer = Writer(sys.stdout.fileno())
         self.console = message_console()
 
@@ -79,9 +81,17 @@ class Report(Reporter):
         """How large the programs' terminals should be."""
         return PIPED_SIZE
 
+    def add(self, job: Job) -> None:
+        """There is one more."""
+        self.jobs.append(job)
+
     def message(self, text: str) -> None:
         """Tell the person something."""
         message(self.console, text)
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """Show on a terminal that something takes its time."""
+        return busy(self.console, text)
 
 
 class TextReport(Report):
@@ -91,6 +101,11 @@ class TextReport(Report):
         super().__init__(jobs)
         self._lines = Lines(job.name for job in jobs)
         self.escapes = self._lines.escapes
+
+    def add(self, job: Job) -> None:
+        """There is one more."""
+        super().add(job)
+        self._lines.add([job.name])
 
     def pane_size(self) -> tuple[int, int]:
         """That of this terminal, less the names."""
@@ -113,13 +128,10 @@ class TextReport(Report):
         """A line for each program."""
         rows: list[list[Text]] = []
         for number, job in enumerate(self.jobs):
-            good = job.status is not None and job.status.ok and not job.remark
             rows.append(
                 [
                     Text(job.name, style=COLOURS[number % len(COLOURS)]),
-                    Text(
-                        job.remark or status_text(job.status), style="green" if good else "bold red"
-                    ),
+                    _job_status(job),
                     Text("-" if job.seconds is None else f"{job.seconds:.1f} s"),
                     Text(str(job.lines)),
                     Text(str(job.bytes)),
@@ -158,6 +170,7 @@ class JsonReport(Report):
             {
                 "name": job.name,
                 **_end(job),
+                **({"stopped": True} if job.stopped else {}),
                 **({"restarts": job.restarts} if job.restarts else {}),
                 **({"remark": job.remark} if job.remark else {}),
                 "lines": job.lines,
@@ -192,6 +205,13 @@ def message(console: Console, text: str) -> None:
     except OSError:
         # The run goes on or ends as it would.
         console.quiet = True
+
+
+def busy(console: Console, text: str) -> AbstractContextManager[object]:
+    """Show on a terminal that something takes its time."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return console.status(text)
+    return nullcontext()
 
 
 def print_table(
@@ -252,6 +272,24 @@ def status_text(status: ExitStatus | None) -> str:
         return f"killed by {signal.Signals(status.signal).name} ({status.signal})"
     except ValueError:
         return f"killed by signal {status.signal}"
+
+
+def _job_status(job: Job) -> Text:
+    if job.remark:
+        known = job.status is not None and status_number(job.status) is not None
+        text = f"{job.remark}, {status_text(job.status)}" if known else job.remark
+        return Text(text, style="bold red")
+    if job.stopped:
+        return Text(f"stopped, {status_text(job.status)}")
+    good = job.status is not None and job.status.ok
+    return Text(status_text(job.status), style="green" if good else "bold red")
+
+
+def ended_text(status: ExitStatus | None) -> str:
+    """That a program has ended, as a part of a sentence."""
+    if status is None or status_number(status) is None:
+        return "ended, nobody knows how"
+    return f"{'ended with' if status.signal is None else 'was'} {status_text(status)}"
 
 
 def _end(job: Job) -> dict[str, object]:

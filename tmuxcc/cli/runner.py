@@ -21,8 +21,9 @@ import trio
 from attrs import define, frozen
 
 from ..client.client import Client, open_client
-from ..client.output import ExitStatus, LostOutput
+from ..client.output import ExitStatus
 from ..client.start import created_options
+from ..client.streams import LostOutput
 from ..errors import TmuxError
 from ..swarm.processes import process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
@@ -59,7 +60,8 @@ set -g status-right ""
 class Job:
     """One program: what to run, and what has become of it.
 
-    `remark` is said in place of how it ended, where there is more to say.
+    `stopped`: it ended because it was told to. `remark` is said in place of how it ended, where
+    there is more to say.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Job:
     gaps: int = 0
     status: ExitStatus | None = None
     ended: bool = False
+    stopped: bool = False
     restarts: int = 0
     remark: str = ""
 

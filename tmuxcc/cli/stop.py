@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 
 import attrs
 import click
@@ -24,7 +24,7 @@ from ..swarm.home import Home
 from ..swarm.options import WANTED
 from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
 from ..swarm.spec import StopPolicy, spec_from_json
-from .report import json_text, message, message_console
+from .report import busy, json_text, message, message_console
 from .swarms import (
     DOWN,
     STOPPED,
@@ -74,6 +74,7 @@ def stop(
     async def run() -> int:
         async with look_at(place) as link:
             agents = await link.chosen(names)
+            await _forbid_restarts(link, agents)
             reports = await _end(link, agents, grace, lambda report: _show(report, as_json))
         return 1 if any(report.left for report in reports) else 0
 
@@ -113,17 +114,20 @@ def _show(report: StopReport, as_json: bool) -> None:
         click.echo(str(report))
 
 
+async def _forbid_restarts(link: Link, agents: Mapping[str, Sighting]) -> None:
+    """Have no master start agents again: noted first, so that it knows when it sees their end."""
+    await link.client.batch(
+        [("set-option", "-p", "-t", agent.pane_id, WANTED, STOPPED) for agent in agents.values()]
+    )
+
+
 async def _end(
     link: Link,
     agents: Mapping[str, Sighting],
     grace: float | None,
     show: Callable[[StopReport], None],
 ) -> list[StopReport]:
-    """End agents side by side, so that no master starts them again; what it took."""
-    # First of all, so that a master that sees the end of one has seen this too.
-    await link.client.batch(
-        [("set-option", "-p", "-t", agent.pane_id, WANTED, STOPPED) for agent in agents.values()]
-    )
+    """End agents side by side; what it took."""
 
     async def end(name: str) -> StopReport:
         report = await _end_one(link, agents[name], grace)
@@ -199,11 +203,14 @@ class _Down:
         async with look_at(self._place) as link:
             self._server = identity(link.client.server_pid)
             self._mark = link.mark
-            agents = await link.agents()
+            known = await link.agents()
+            agents = {name: agent for name, agent in known.items() if not agent.pane_dead}
             self._master = link.master
-            with self._progress(len(agents)), suppress(ConnectionClosed):
+            count = "1 agent" if len(agents) == 1 else f"{len(agents)} agents"
+            with busy(self._console, f"stopping {count}…"), suppress(ConnectionClosed):
                 # Its master may be as quick as we are, and end the server.
                 await link.client.command("set-option", "-t", link.client.session_id, DOWN, "1")
+                await _forbid_restarts(link, known)
                 reports = await _end(link, agents, self._grace, self._show)
                 left = any(report.left for report in reports)
         with trio.CancelScope(shield=True):
@@ -219,12 +226,6 @@ class _Down:
 
     def _show(self, report: StopReport) -> None:
         _show(report, self._as_json)
-
-    def _progress(self, count: int) -> AbstractContextManager[object]:
-        agents = "1 agent" if count == 1 else f"{count} agents"
-        if self._console.is_terminal and not self._console.is_dumb_terminal and count:
-            return self._console.status(f"stopping {agents}…")
-        return nullcontext()
 
     async def _end_session(self) -> None:
         if not self._place.own_server:

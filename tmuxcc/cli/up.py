@@ -15,11 +15,10 @@ import trio
 
 from ..client.output import ExitStatus
 from ..client.start import find_server
-from ..errors import AgentNotFoundError, InvalidSwarm
 from ..swarm.file import SwarmFile, read_swarm_file, start_layers
 from .master import Master, Plan, UpReporter
 from .options import Target, take_target
-from .report import JsonReport, TextReport, status_text
+from .report import JsonReport, TextReport, ended_text
 from .runner import Job
 from .swarms import choose
 from .text import quiet_stdout
@@ -162,7 +161,7 @@ class UpText(TextReport):
 
     def restarting(self, job: Job, status: ExitStatus | None, delay: float) -> None:
         """A program has ended and will be started again."""
-        self.message(f"{job.name} ended with {status_text(status)}, again in {delay:.1f} s")
+        self.message(f"{job.name} {ended_text(status)}, again in {delay:.1f} s")
 
     def ready(self, job: Job) -> None:
         """An agent with a condition for it has become ready."""
@@ -174,7 +173,8 @@ class UpText(TextReport):
 
     def ended(self, job: Job) -> None:
         """An agent has ended for good while others go on."""
-        self.message(f"{job.name} ended with {status_text(job.status)}")
+        how = "was stopped" if job.stopped else ended_text(job.status)
+        self.message(f"{job.name} {how}")
 
 
 class UpJson(JsonReport):

@@ -90,7 +90,8 @@ def wait(
 
     One of --for, --idle, --ready and --exit says how far. --for looks at what is written from now
     on; ^ and $ stand for each line. --idle and --ready are known by the master (`tmuxcc up`), so
-    one has to run; what they say has to last a moment.
+    one has to run, unless all are
+    ready already; what they say has to last a moment.
 
     \b
     Examples:
@@ -140,7 +141,6 @@ class _Waiting:
         """The exit status. Raises `ConnectionClosed` if the swarm has gone."""
         plan = self._plan
         if plan.idle or plan.ready:
-            self._check_master()
             async with following(self._link) as follower:
                 return await self._gather(
                     agents, lambda agent: self._wait_noted(follower, agent.agent_id)
@@ -209,7 +209,9 @@ class _Waiting:
                 return ""
             if self._plan.ready:
                 return "ready" if state.ready else ""
-            return state.activity if state.activity in ("idle", "blocked") else ""
+            # What it does is true only as long as somebody looks.
+            idle = self._link.master is not None and state.activity in ("idle", "blocked")
+            return state.activity if idle else ""
 
         await follower.wait_until(
             lambda: bool(came()) or follower.is_over(agent_id) or self._link.master is None

@@ -21,9 +21,10 @@ from ..errors import CommandError, ConnectionClosed, PaneDead, PaneNotFound, Tmu
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
-from .output import Chunk, ExitStatus, Gap, LineStream, OutputStream, Overflow, Restarted
+from .output import Chunk, ExitStatus, Gap, Restarted
 from .panes import PaneTable
 from .start import created_options
+from .streams import LineStream, OutputStream, Overflow
 
 PASTE_SETTLE = 0.05
 """Seconds without output after which a program that reads pastes has taken one in. Such programs

@@ -17,9 +17,10 @@ import trio
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
 from ..protocol.events import Event, Message, Output, Pause, Reply, SubscriptionChanged
 from .expect import TextWindow
-from .output import ExitStatus, OutputStream, PaneOutput
+from .output import ExitStatus, PaneOutput
 from .program import WRAPPER_NAME, new_nonce, wrapped
 from .snapshot import STATE_FORMAT, draw
+from .streams import OutputStream
 
 MAX_ENDED = 512
 """Logs of panes that have ended; older ones are forgotten. A log holds little unless it flooded."""

@@ -20,18 +20,9 @@ from attrs import Factory, define, frozen
 from ..client.background import protected
 from ..client.client import Client
 from ..client.expect import MAX_TEXT, Pattern, TextWindow, WaitResult
-from ..client.output import (
-    Chunk,
-    ExitStatus,
-    Gap,
-    Item,
-    LineStream,
-    LostOutput,
-    OutputStream,
-    Overflow,
-    Restarted,
-)
+from ..client.output import Chunk, ExitStatus, Gap, Item, Restarted
 from ..client.pane import Pane, PreparedText, SendOutcome
+from ..client.streams import LineStream, LostOutput, OutputStream, Overflow
 from ..errors import (
     CommandTimeoutError,
     ConnectionClosed,
@@ -310,9 +301,8 @@ class Agent:
 
     def _note_typing(self) -> None:
         self._expected = True
-        if self._stream is not None:
-            # What was written before must not be taken for a reaction.
-            self._take(self._stream.receive_nowait(), self._stream)
+        # What was written before must not be taken for a reaction.
+        self._catch_up()
         self._tracker.sent(trio.current_time())
         self._note_activity()
         self._resting.deadline = self._next_time()
@@ -531,6 +521,8 @@ class Agent:
                 self._readying = readying = trio.CancelScope()
                 nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
             status = await self._through_reconnects(self.pane.wait_exit)
+            # Whoever hears of the end finds all that it wrote counted, and in its log.
+            self._catch_up()
             self.exit_status = status
             self.ready = self._late = False
             self._ready_window = None
@@ -707,6 +699,11 @@ class Agent:
             self._unmute_at,
         ]
         return min((time for time in times if time is not None), default=float("inf"))
+
+    def _catch_up(self) -> None:
+        """Look at once at what has been written, instead of in a moment."""
+        if self._stream is not None:
+            self._take(self._stream.receive_nowait(), self._stream)
 
     def _take(self, item: Item | None, stream: OutputStream) -> None:
         now = trio.current_time()
