@@ -19,8 +19,16 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tmuxcc.client import output, streams
-from tmuxcc.client.output import CHUNK_OVERHEAD, Chunk, ExitStatus, Gap, PaneOutput, Snapshot
+from tmuxcc.client import streams
+from tmuxcc.client.output import (
+    CHUNK_OVERHEAD,
+    Chunk,
+    ExitStatus,
+    Gap,
+    PaneOutput,
+    Restarted,
+    Snapshot,
+)
 from tmuxcc.client.streams import LineStream, LostOutput, OutputStream
 from tmuxcc.errors import ConnectionClosed, PaneNotFound
 
@@ -945,3 +953,116 @@ def test_slow_readers_cost_nothing_more() -> None:
     finally:
         tracemalloc.stop()
     assert {drained(stream)[0] for stream in streams[:1]} == {Gap(0, log.start, "overflow")}
+
+
+# One program after the other, and what a program is not allowed to write
+
+
+def test_a_restart_stands_where_it_happened_and_the_stream_goes_on() -> None:
+    log = new_log()
+    stream = stream_of(log)
+    log.kept_open = True
+    log.receive(b"one")
+    log.finish(ExitStatus(3, None))
+    assert not log.ended
+    log.restart()
+    log.receive(b"two")
+    log.finish(ExitStatus(0, None))
+    assert drained(stream) == [
+        Chunk(0, b"one"),
+        Restarted(3, ExitStatus(3, None)),
+        Chunk(3, b"two"),
+    ]
+    assert (log.last_status, log.exit_status) == (ExitStatus(3, None), ExitStatus(0, None))
+    assert not log.ended
+    log.kept_open = False
+    assert log.ended
+
+
+async def test_a_stream_of_one_program_ends_with_it_though_another_may_follow() -> None:
+    log = new_log()
+    log.kept_open = True
+    stream = OutputStream(
+        log, since=0, overflow="drop", take_snapshot=None, check=exists, one_program=True
+    )
+    log.receive(b"one")
+    log.finish(ExitStatus(0, None))
+    assert await stream.receive() == Chunk(0, b"one")
+    assert await stream.receive() is None
+
+
+async def test_an_unfinished_line_ends_where_its_program_does() -> None:
+    log = new_log()
+    log.kept_open = True
+    log.receive(b"half")
+    log.finish(ExitStatus(0, None))
+    log.restart()
+    log.receive(b"whole\n")
+    log.kept_open = False
+    log.finish(ExitStatus(0, None))
+    lines = LineStream(stream_of(log, 0), escapes=False)
+    assert [line async for line in lines] == ["half", "whole"]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=20)), max_size=30), st.integers(0, 300))
+def test_what_a_muted_pane_writes_is_counted_exactly(
+    pieces: list[tuple[bool, bytes]], since: int
+) -> None:
+    log = new_log()
+    stream = stream_of(log)
+    muted = b"".join(data for is_muted, data in pieces if is_muted)
+    for is_muted, data in pieces:
+        if is_muted:
+            log.mute()
+        else:
+            log.unmute()
+        log.receive(data)
+    log.finish(ExitStatus(0, None))
+    items = drained(stream)
+    kept = b"".join(item.data for item in items if isinstance(item, Chunk))
+    gaps = [item for item in items if isinstance(item, Gap)]
+    assert kept == b"".join(data for is_muted, data in pieces if not is_muted)
+    assert sum(gap.size or 0 for gap in gaps) == len(muted) == stream.dropped
+    assert all(gap.cause == "limit" for gap in gaps)
+    assert log.end == len(kept) + len(muted)
+    # Offsets fit together, from wherever one begins to read.
+    for start in (0, min(since, log.end)):
+        offset = start
+        for item in drained(stream_of(log, start)):
+            assert item.offset == offset
+            offset += len(item.data) if isinstance(item, Chunk) else item.size or 0
+        assert offset == log.end
+
+
+def test_a_pause_while_muted_is_told_and_muting_goes_on() -> None:
+    log = new_log()
+    stream = stream_of(log)
+    log.mute()
+    log.receive(b"12345")
+    log.gap("pause")
+    log.receive(b"678")
+    assert log.muted
+    log.unmute()
+    assert drained(stream) == [Gap(0, 5, "limit"), Gap(5, None, "pause"), Gap(5, 3, "limit")]
+
+
+def test_the_end_of_a_muted_program_is_seen() -> None:
+    log = new_log(nonces=(NONCE.encode(),))
+    stream = stream_of(log)
+    log.mute()
+    log.receive(b"lost\x1b]6973;" + NONCE.encode() + b";7;\x07")
+    assert log.exit_status == ExitStatus(7, None)
+    assert drained(stream) == [Gap(0, 4, "limit")]
+
+
+@given(st.lists(st.sampled_from([b"\x1b[?2004h", b"\x1b[?2004l", b"text", b"\x1b["]), max_size=12))
+def test_the_wish_for_bracketed_pastes_is_known_however_it_is_cut(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    wanted = data.rfind(b"\x1b[?2004h") > data.rfind(b"\x1b[?2004l")
+    for step in (1, 3, 7, 8, 9, 100):
+        log = new_log()
+        for start in range(0, len(data), step):
+            log.receive(data[start : start + step])
+            if start % 2:
+                log.reads_pastes()
+        assert log.reads_pastes() == wanted

@@ -132,7 +132,6 @@ async def test_s_t2_environment_and_folder_are_given_as_they_are(
         "EMPTY": "",
         "LONG": "x" * 5000,
         "rc": "mine",
-        "IFS": "x",
     }
     (folder / "a #{x} b").mkdir()
     script = "import os, sys; print(ascii([os.getcwd(), {n: os.environ.get(n) for n in {names}}]))"

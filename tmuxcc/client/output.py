@@ -127,7 +127,7 @@ class PaneOutput:
         self._unknown_gap = self._unknown_offset = -1
         self._held: list[bytes] | None = None
         self._muted_at: int | None = None
-        self._pastes = False
+        self._pastes, self._pastes_tail = False, b""
         self._pastes_seen = 0  # number of the first item that was not looked at for that
         self.spooling: WeakSet[Spooling] = WeakSet()
         self._waiting = trio.lowlevel.ParkingLot()
@@ -227,7 +227,8 @@ class PaneOutput:
         self._append(Restarted(self.end, self.exit_status))
         self.last_status, self.exit_status = self.exit_status, None
         self.programs += 1
-        self._pastes, self._pastes_seen = False, self.next_number
+        self._pastes, self._pastes_tail = False, b""
+        self._pastes_seen = self.next_number
         self._trim()
         self._wake_all()
 
@@ -244,17 +245,13 @@ class PaneOutput:
 
     def reads_pastes(self) -> bool:
         """Whether the program has, as far as is kept, asked for bracketed pastes."""
-        first = max(self._pastes_seen, self._first)
-        new = range(first, self.next_number)
+        new = range(max(self._pastes_seen, self._first), self.next_number)
         self._pastes_seen = self.next_number
-        # The sequence may be cut: the end of what was looked at last time is looked at again.
-        before = self._items[first - 1 - self._first] if first > self._first else None
-        pieces = [before.data[-7:]] if isinstance(before, (Chunk, Snapshot)) else []
-        for number in new:
-            item = self.item(number)
-            if isinstance(item, (Chunk, Snapshot)):
-                pieces.append(item.data)
-        kept = b"".join(pieces)
+        items = [self.item(number) for number in new]
+        data = [item.data for item in items if isinstance(item, (Chunk, Snapshot))]
+        kept = self._pastes_tail + b"".join(data)
+        # A sequence may be cut here.
+        self._pastes_tail = kept[-7:]
         on, off = kept.rfind(b"\x1b[?2004h"), kept.rfind(b"\x1b[?2004l")
         if on >= 0 or off >= 0:
             self._pastes = on > off

@@ -6,6 +6,7 @@ A file that cannot be written never holds up an agent: the failure is kept for t
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -18,9 +19,20 @@ KEPT = 3
 """Full files that are kept beside the current one; older ones are deleted."""
 
 
+_MAX_NAME = 200
+
+
 def log_path(folder: Path, agent_id: str) -> Path:
-    """Where the log of an agent is; what can't stand in a file name is written as ``%XX``."""
-    return folder / f"{quote(agent_id, safe=' @+,=')}.log"
+    """Where the log of an agent is; what can't stand in a file name is written as ``%XX``.
+
+    A name that would be too long for a file is cut, and ends in a digest of the id.
+    """
+    name = quote(agent_id, safe=" @+,=")
+    if len(name) > _MAX_NAME:
+        # No id has a "%" in its name but before digits.
+        digest = sha256(agent_id.encode()).hexdigest()[:32]
+        name = f"{name[: _MAX_NAME - 35]}%-{digest}"
+    return folder / f"{name}.log"
 
 
 class LogFile:

@@ -34,7 +34,7 @@ from .home import Home
 from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
 from .processes import Identity, identity, is_alive, send_signal_to, wait_gone
 from .spec import check_cluster_id
-from .swarm import SWARM_VARIABLE, WINDOW_OPTIONS, Swarm
+from .swarm import PLACEHOLDER, SWARM_VARIABLE, WINDOW_OPTIONS, Swarm
 
 SIZE = (200, 50)
 """Columns and rows of the agents' terminals: long lines stay whole."""
@@ -63,8 +63,8 @@ set -g status-left-length 40
 set -g status-right ""
 """
 
-# The swarm's first pane has no agent yet.
-_PLACEHOLDER = ("sleep", "2147483647")
+# The lives of the swarms that this process runs.
+_RUNNING: set[str] = set()
 
 # Variables by which programs tell that they run inside of another one of their kind.
 _NESTING = (
@@ -240,11 +240,12 @@ class _Run:
                     size=self.size,
                     config_file=configuration,
                     cwd=self.base_dir,
-                    argv=_PLACEHOLDER,
+                    argv=PLACEHOLDER,
                 )
                 async with opening as client:
                     server = identity(client.server_pid)
                     await _claim(client, place, life_id, adopted=notes is not None)
+                    _RUNNING.add(life_id)
                     kept = notes is not None
                     async with background() as nursery:
                         swarm = Swarm(
@@ -270,6 +271,7 @@ class _Run:
                             with trio.CancelScope(shield=True):
                                 await _finish(swarm, kept=kept)
         finally:
+            _RUNNING.discard(life_id)
             if not kept:
                 with trio.CancelScope(shield=True):
                     await _end_session(place, life_id, server)
@@ -298,7 +300,8 @@ async def _find(place: _Place) -> _Found | None:
             place.session, socket_path=place.socket_path, tmux=place.tmux
         ) as client:
             notes = await read_session(client.command, client.session_id)
-            await _free_stuck_client(client, notes.client)
+            if _running_master(notes) is None:
+                await _free_stuck_client(client, notes.client)
             return _Found(identity(client.server_pid), notes)
     except NoServer:
         return None
@@ -317,6 +320,17 @@ async def _free_stuck_client(client: Client, pid: str) -> None:
                 os.kill(row.client_pid, signal.SIGHUP)
 
 
+def _running_master(notes: SessionNotes) -> int | None:
+    """The process that runs the swarm of these notes; None if none does any more."""
+    pid, _, start_time = notes.master.partition(" ")
+    if not (pid.isdigit() and start_time.isdigit()):
+        return None
+    master = Identity(int(pid), int(start_time))
+    # That it was once run by us does not mean that it still is.
+    ours = master.pid == os.getpid()
+    return master.pid if (notes.life_id in _RUNNING if ours else is_alive(master)) else None
+
+
 async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> SessionNotes | None:
     """Settle what becomes of a session that is there: its notes if it is adopted, None if not."""
     notes = None if found is None else found.notes
@@ -328,11 +342,9 @@ async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> Sess
             f"the server has a session {place.session} that is no swarm's: choose another"
             " cluster_id, or rename that session",
         )
-    pid, _, start_time = notes.master.partition(" ")
-    if pid.isdigit() and start_time.isdigit():
-        master = Identity(int(pid), int(start_time))
-        if master.pid != os.getpid() and is_alive(master):
-            raise SwarmRunning(place.cluster_id, master.pid)
+    master_pid = _running_master(notes)
+    if master_pid is not None:
+        raise SwarmRunning(place.cluster_id, master_pid)
     if adopt and notes.life_id:
         return notes
     if notes.life_id and not notes.master:

@@ -116,5 +116,5 @@ class AgentState:
         try:
             values: Any = json.loads(text)
             return cls(**values)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None

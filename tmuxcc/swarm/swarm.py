@@ -18,6 +18,7 @@ from attrs import define, evolve, frozen
 
 from ..client.background import protected
 from ..client.client import Client, ClientStatistics
+from ..client.events import Reconnected
 from ..client.expect import MAX_TEXT
 from ..client.output import Chunk
 from ..client.pane import Pane, SendOutcome, prepare_text
@@ -36,6 +37,7 @@ from .ending import StopReport
 from .log import LogFile, log_path
 from .options import (
     AGENT,
+    CLIENT,
     LOG,
     REPORT,
     SENT,
@@ -64,6 +66,9 @@ COUNTERS_PERIOD = 5.0
 SWARM_VARIABLE = "TMUXCC_SWARM"
 AGENT_VARIABLE = "TMUXCC_AGENT"
 """In the environment of every process of an agent, so that none of them is overlooked."""
+
+PLACEHOLDER = ("sleep", "2147483647")
+"""What runs where there is no agent yet."""
 
 WINDOW_OPTIONS = (
     ("remain-on-exit", "on"),
@@ -383,6 +388,12 @@ class Swarm:
         )
 
     @property
+    def client_note(self) -> tuple[str, ...]:
+        """The command that notes which process the tmux client is."""
+        client = self.client
+        return ("set-option", "-t", client.session_id, CLIENT, str(client.client_pid))
+
+    @property
     def mark(self) -> str:
         """What every process of the swarm has in its environment, as ``TMUXCC_SWARM``."""
         return f"{self.cluster_id}:{self._life_id}"
@@ -414,32 +425,29 @@ class Swarm:
             await client.command("set-option", "-pu", "-t", agent.pane_id, WANTED)
             await agent.pane.respawn(argv, cwd=cwd, env=env)
             return agent.pane, agent.window_id
-        vacant, self._vacant = self._vacant, None
         name = agent.agent_id
-        if vacant is not None:
-            pane = vacant
-            # What it showed before is not of this agent.
-            pane.forget()
-            try:
-                await pane.respawn(argv, cwd=cwd, env=env, kill=True)
-            except TmuxError:
-                self._vacant = vacant
-                raise
+        pane = await self._start_in_vacant(argv, cwd, env)
+        if pane is not None:
             where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
             window_id = (await client.command(*where))[0]
             more: list[tuple[str, ...]] = [
                 ("set-option", "-pu", "-t", pane.pane_id, VACANT),
                 ("rename-window", "-t", window_id, name.replace("#", "##")),
             ]
+        elif self._shared:
+            # A window there closes with its program until it is told to stay.
+            created = await client.new_window(name, argv=PLACEHOLDER)
+            pane, window_id = client.pane(created.pane_id), created.window_id
+            await self._batch(
+                ("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS
+            )
+            pane.forget()
+            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
+            more = []
         else:
             created = await client.new_window(name, argv=argv, cwd=cwd, env=env)
             pane, window_id = client.pane(created.pane_id), created.window_id
             more = []
-        if self._shared:
-            more += [
-                ("set-option", "-w", "-t", window_id, option, value)
-                for option, value in WINDOW_OPTIONS
-            ]
         more += [
             ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
             ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(spec)),
@@ -447,11 +455,36 @@ class Swarm:
         ]
         if agent.log_file is not None:
             more.append(("set-option", "-p", "-t", pane.pane_id, LOG, str(agent.log_file)))
-        for answer in await client.batch(more):
-            if isinstance(answer, TmuxError):
-                raise answer
+        await self._batch(more)
         await pane.hook_death()
         return pane, window_id
+
+    async def _start_in_vacant(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> Pane | None:
+        """Start a program in the pane that has no agent; None if there is no such pane."""
+        pane, self._vacant = self._vacant, None
+        if pane is None:
+            return None
+        # What it showed before is not of this agent.
+        pane.forget()
+        try:
+            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
+        except CommandError as error:
+            if "can't find" in " ".join(error.lines):
+                # Somebody has closed it.
+                return None
+            self._vacant = pane
+            raise
+        except TmuxError:
+            self._vacant = pane
+            raise
+        return pane
+
+    async def _batch(self, commands: Iterable[Sequence[str]]) -> None:
+        for answer in await self.client.batch(commands):
+            if isinstance(answer, TmuxError):
+                raise answer
 
     async def _give_back(self, agent: Agent) -> None:
         """Close the window of an agent that is over, or keep it for the next if it is the last."""
@@ -483,13 +516,17 @@ class Swarm:
                         nursery.start_soon(self._adopt_agent, row)
 
     async def _hear_reports(self) -> None:
-        """Hear what agents say of themselves."""
-        async with self.client.watch_format(f"#{{{REPORT}}}", pane_id="%*") as reports:
-            async for report in reports:
-                if isinstance(report, SubscriptionChanged):
-                    for agent in self._agents.values():
-                        if agent.window_id and agent.pane_id == report.pane_id:
-                            agent.reported(report.value)
+        """Hear what agents say of themselves, as long as there is a connection."""
+        with suppress(ConnectionClosed):
+            async with self.client.watch_format(f"#{{{REPORT}}}", pane_id="%*") as reports:
+                async for report in reports:
+                    if isinstance(report, SubscriptionChanged):
+                        for agent in self._agents.values():
+                            if agent.window_id and agent.pane_id == report.pane_id:
+                                agent.reported(report.value)
+                    elif isinstance(report, Reconnected):
+                        with suppress(ConnectionClosed):
+                            self.client.command_nowait(*self.client_note)
 
     async def _note_states(self) -> None:
         """Note in tmux how the agents are, for other shells."""
