@@ -27,7 +27,8 @@
         ├── SessionNotFoundError   the swarm is not running, or not any more
         ├── SessionCreationError   the swarm's session could not be made
         │   └── SwarmRunning    a swarm of that name runs already
-        └── CommandTimeoutError tmux did not answer in time
+        ├── CommandTimeoutError tmux did not answer in time
+        └── PortalClosed        the way from asyncio into trio is closed
 
 The message is for people. Programs use the fields.
 """
@@ -289,6 +290,10 @@ class CommandTimeoutError(TmuxSwarmError):
     def __init__(self, doing: str, seconds: float) -> None:
         super().__init__(f"tmux did not answer within {seconds:g} s: {doing}")
         self.seconds = seconds
+
+
+class PortalClosed(TmuxSwarmError):
+    """The portal between asyncio and trio is closed, or was closed before the call had ended."""
 
 
 def _shown(argv: Sequence[str | bytes]) -> str:

@@ -90,7 +90,12 @@ def assert_nothing_left(folder: Path) -> None:
 
 
 def servers(folder: Path) -> list[int]:
-    """Processes of tmux with a socket in `folder`."""
+    """Processes of tmux with the socket of a run in `folder`."""
+    return servers_in(f"{folder}/tmuxcc-run-")
+
+
+def servers_in(place: Path | str) -> list[int]:
+    """Processes of tmux with a socket whose path begins so."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -98,9 +103,7 @@ def servers(folder: Path) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"-S" in words and any(
-                w.startswith(f"{folder}/tmuxcc-run-".encode()) for w in words
-            ):
+            if b"-S" in words and any(word.startswith(str(place).encode()) for word in words):
                 found.append(int(entry.name))
     return found
 

@@ -32,7 +32,7 @@ from tests.client.helpers import (
 from tmuxcc import ExitStatus
 from tmuxcc.errors import ConnectionClosed
 from tmuxcc.swarm import ending, processes
-from tmuxcc.swarm.ending import StopReport, StopStep, end_agent
+from tmuxcc.swarm.ending import StopReport, StopStep, end_agent, end_marked
 from tmuxcc.swarm.processes import Identity, take_snapshot
 from tmuxcc.swarm.spec import StopPolicy
 
@@ -446,6 +446,18 @@ async def test_what_can_not_be_ended_is_told(
         assert str(report) == f"agent-1: SIGTERM; killed by SIGTERM; could not be ended: {pid}"
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not is_running(pid))
+
+
+async def test_what_bears_marks_is_ended_without_anybody_who_knows_its_agents(
+    server: Server, folder: Path
+) -> None:
+    path = folder / "pids"
+    async with running(server, shell(f"setsid {stray(path)} & echo up; read x")) as agent:
+        (pid,) = await pids_in(path, 1)
+        report = await end_marked(agent.marks[:1])
+        assert actions(report) == ["SIGTERM to strays", "SIGKILL to strays"]
+        assert {agent.wrapper, agent.program, pid} <= set(report.steps[0].pids)
+        assert (await end_marked(agent.marks)).steps == ()
 
 
 # When not everything works

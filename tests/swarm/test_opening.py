@@ -50,12 +50,11 @@ async def test_s_d2_the_session_is_made_with_what_a_swarm_needs(server: Server) 
         agent = await swarm.spawn("one", shell("stty size; exec cat"))
         assert await said(agent, r"\d+ \d+") == "45 123"
         for name, value in (
-            ("history-limit", "50000"),
             ("remain-on-exit", "on"),
             ("automatic-rename", "off"),
             ("allow-rename", "off"),
         ):
-            assert server.run("display", "-pt", agent.pane_id, f"#{{{name}}}") == value, name
+            assert server.run("show-options", "-Awv", "-t", agent.pane_id, name) == value, name
         assert server.run("show-options", "-sv", "set-clipboard") == "off"
         assert server.run("display", "-pt", agent.pane_id, "#{history_limit}") == "50000"
         assert swarm.cluster_id == "demo"

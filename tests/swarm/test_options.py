@@ -62,7 +62,7 @@ def test_a_state_of_wrong_types_is_none(change: dict[str, object]) -> None:
 
 @pytest.mark.tmux
 async def test_panes_are_listed_with_what_is_noted_of_them(server: Server) -> None:
-    hostile = "a b\t'\"#{pane_id} ä🦀 ;"
+    hostile = "a b'\"#{pane_id} ä🦀 ;"
     async with server.client() as client:
         created = await client.new_window(argv=["cat"])
         await client.batch(

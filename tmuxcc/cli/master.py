@@ -178,7 +178,7 @@ class Master:
             with trio.CancelScope() as following:
                 async with trio.open_nursery() as nursery:
                     for agent in swarm.agents.values():
-                        nursery.start_soon(self._follow, agent)
+                        self._begin_to_follow(agent, nursery)
                     nursery.start_soon(self._heed_down, swarm)
                     self._tell_where(swarm)
                     await self._start_all(swarm, nursery)
@@ -242,7 +242,7 @@ class Master:
                 except TmuxError as error:
                     self._give_up(job, f"can't be started: {error}")
                     return
-                nursery.start_soon(self._follow, agent)
+                self._begin_to_follow(agent, nursery)
             elif agent.spec != plan.specs[name]:
                 self._reporter.failed(
                     job, "runs as it was started, which is not what the file says now"
@@ -274,15 +274,19 @@ class Master:
 
     # Following
 
-    async def _follow(self, agent: Agent) -> None:
-        """Tell what becomes of an agent, until it is over."""
+    def _begin_to_follow(self, agent: Agent, nursery: trio.Nursery) -> None:
         job = self._jobs.get(agent.agent_id)
         if job is None:
             # Adopted, and not in the file any more.
             job = Job(agent.agent_id, list(agent.spec.argv))
             self._jobs[job.name] = job
             self._reporter.add(job)
+        # Known from now on, not from when the task comes to run.
         self._running += 1
+        nursery.start_soon(self._follow, agent, job)
+
+    async def _follow(self, agent: Agent, job: Job) -> None:
+        """Tell what becomes of an agent, until it is over."""
         job.pane_id, job.started, job.restarts = agent.pane_id, time.monotonic(), agent.restarts
         self._reporter.started(job)
         async with trio.open_nursery() as nursery:
@@ -349,6 +353,7 @@ class Master:
             if self._patience is None:
                 self._stop("stopping… (again to kill)")
             else:
+                self._reporter.message("killing…")
                 self._patience.cancel()
                 self._drain.cancel()
 

@@ -146,7 +146,9 @@ def _state(sight: Sight, agent: Sighting) -> str:
     if not agent.pane_dead:
         starting = state is not None and state.life in ("pending", "starting")
         return "starting" if starting else "running"
-    if agent.wanted == STOPPED:
+    asked = state is not None and state.life == "exited" and state.status == "stopped"
+    status = agent.exit_status
+    if agent.wanted == STOPPED or (asked and not (status is not None and status.ok)):
         return "stopped"
     if state is not None and state.life == "failed":
         return "failed"

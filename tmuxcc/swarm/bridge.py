@@ -35,11 +35,10 @@ from functools import partial
 from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakSet, finalize
 
-import sniffio
 import trio
 from attrs import Factory, define, frozen
 
-from ..errors import TmuxError
+from ..errors import PortalClosed
 
 BUFFER = 256
 """How many items of a stream wait in the portal for the asyncio side. Enough that a hop between the
@@ -51,29 +50,18 @@ T = TypeVar("T")
 State: TypeAlias = Literal["new", "running", "closing", "closed"]
 
 
-class PortalClosed(TmuxError):
-    """The portal is closed, or was closed before the call had ended."""
-
-
 def current_library() -> Literal["trio", "asyncio"]:
-    """The library whose task is running.
-
-    In a trio run that is a guest of asyncio, and where trio-asyncio mixes the two, it is the one
-    that the calling coroutine is written for. Raises `RuntimeError` outside of a task, and under
-    another library.
-    """
+    """The library whose task is running. Raises `RuntimeError` outside of both."""
+    if trio.lowlevel.in_trio_task():
+        return "trio"
     try:
-        name = sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
+        asyncio.get_running_loop()
+    except RuntimeError:
         raise RuntimeError(
             "no asyncio and no trio task is running here: call this from a coroutine that"
             " asyncio.run() or trio.run() runs"
         ) from None
-    if name == "trio":
-        return "trio"
-    if name == "asyncio":
-        return "asyncio"
-    raise RuntimeError(f"{name} is not supported: run this under trio or asyncio")
+    return "asyncio"
 
 
 @frozen

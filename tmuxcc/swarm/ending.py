@@ -147,7 +147,7 @@ async def end_agent(
     and whatever was found once, whomever it belongs to later. What both gave up the environment
     and lost its parents before anybody looked is not.
 
-    Takes about `grace` seconds at most, two more if something can't be ended. Cancelled, it leaves
+    Takes about `grace` seconds at most, a few more if something can't be ended. Cancelled, it leaves
     nothing behind all the same: it goes straight to SIGKILL, for `CANCELLED_GRACE` at most.
     """
     if not marks:
@@ -193,7 +193,7 @@ async def end_marked(
     SIGKILL.
     """
     return await end_agent(
-        agent_id="",
+        agent_id=" ".join(mark.decode("utf-8", "backslashreplace") for mark in marks),
         policy=StopPolicy(),
         grace=grace,
         wrapper_pid=None,

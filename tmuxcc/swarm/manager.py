@@ -120,8 +120,10 @@ class TmuxSwarmManager:
         """
         if self._swarm is None:
             return
-        await self._world.call(self._shutdown, graceful)
-        await self._world.aclose()
+        try:
+            await self._world.call(self._shutdown, graceful)
+        finally:
+            await self._world.aclose()
 
     async def _start(self) -> None:
         self._leave, self._left, self._error = trio.Event(), trio.Event(), None

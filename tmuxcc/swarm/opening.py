@@ -392,6 +392,7 @@ async def _finish(swarm: Swarm, *, kept: bool) -> None:
     """Stop the agents, or let go of them. The connection may be gone."""
     if kept:
         with suppress(ConnectionClosed, CommandError):
+            await swarm.note_states()
             await swarm.client.command("set-option", "-t", swarm.client.session_id, MASTER, "")
         return
     graces = [agent.spec.stop.grace for agent in swarm.agents.values()]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import asdict, field, frozen
+from attrs.validators import instance_of, optional
 
 from ..client.rows import list_rows
 
@@ -85,6 +86,11 @@ async def read_session(
     return SessionNotes(*texts)
 
 
+_TEXT = instance_of(str)
+_COUNT = instance_of(int)
+_TIME = instance_of((int, float))
+
+
 @frozen(kw_only=True)
 class AgentState:
     """How an agent is, for other shells. `started` and `noted` are seconds since the epoch.
@@ -92,19 +98,19 @@ class AgentState:
     `code` and `signal` tell how its program ended, `restart_at` when it is started again.
     """
 
-    life: str
-    status: str
-    activity: str
-    ready: bool
-    restarts: int
-    started: float | None
-    restart_at: float | None
-    code: int | None
-    signal: int | None
-    failure: str
-    bytes: int
-    lines: int
-    noted: float
+    life: str = field(validator=_TEXT)
+    status: str = field(validator=_TEXT)
+    activity: str = field(validator=_TEXT)
+    ready: bool = field(validator=instance_of(bool))
+    restarts: int = field(validator=_COUNT)
+    started: float | None = field(validator=optional(_TIME))
+    restart_at: float | None = field(validator=optional(_TIME))
+    code: int | None = field(validator=optional(_COUNT))
+    signal: int | None = field(validator=optional(_COUNT))
+    failure: str = field(validator=_TEXT)
+    bytes: int = field(validator=_COUNT)
+    lines: int = field(validator=_COUNT)
+    noted: float = field(validator=_TIME)
 
     def to_json(self) -> str:
         """As it is kept in the option."""

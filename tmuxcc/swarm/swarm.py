@@ -74,6 +74,8 @@ WINDOW_OPTIONS = (
     ("remain-on-exit", "on"),
     ("automatic-rename", "off"),
     ("allow-rename", "off"),
+    # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
+    ("-q", "remain-on-exit-format", ""),
 )
 """What a window of ours needs on a server that is not ours alone."""
 
@@ -551,6 +553,18 @@ class Swarm:
                             "set-option", "-p", "-t", agent.pane_id, STATE, state.to_json()
                         )
             await trio.sleep(PUBLISH_PAUSE)
+
+    async def note_states(self) -> None:
+        """Note in tmux at once how the agents are, for the master that comes next.
+
+        Raises `ConnectionClosed`.
+        """
+        # Whose pane is gone needs no note.
+        await self.client.batch(
+            ("set-option", "-p", "-t", agent.pane_id, STATE, agent.state().to_json())
+            for agent in self._agents.values()
+            if agent.window_id
+        )
 
     async def _adopt_agent(self, row: AgentRow) -> None:
         where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)
