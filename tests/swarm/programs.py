@@ -57,11 +57,12 @@ while True:
 
 # Says what it does through tmux itself, whenever it is told to.
 _REPORTER = r"""
-import subprocess, sys
+import os, subprocess, sys
 print("reporter up", flush=True)
+set_option = [sys.argv[1], "set-option", "-p", "-t", os.environ["TMUX_PANE"], "@tmuxcc_activity"]
 for line in sys.stdin:
     word = line.strip()
-    subprocess.run([sys.argv[1], "set-option", "-p", "@tmuxcc_activity", word], check=True)
+    subprocess.run([*set_option, word], check=True)
     print("reported", word, flush=True)
 """
 

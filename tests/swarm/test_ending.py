@@ -456,7 +456,8 @@ async def test_what_bears_marks_is_ended_without_anybody_who_knows_its_agents(
         (pid,) = await pids_in(path, 1)
         report = await end_marked(agent.marks[:1])
         assert actions(report) == ["SIGTERM to strays", "SIGKILL to strays"]
-        assert {agent.wrapper, agent.program, pid} <= set(report.steps[0].pids)
+        assert report.steps[1].pids == (pid,)
+        assert agent.family() == []
         assert (await end_marked(agent.marks)).steps == ()
 
 

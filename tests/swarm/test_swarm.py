@@ -444,7 +444,9 @@ async def test_s_e6_the_master_connects_again_and_agents_go_on(server: Server) -
                 async for line in lines:
                     seen.append(line)  # noqa: PERF401 - looked at while it grows
 
-        with OtherClient(server, "swarm-demo"):
+        with OtherClient(server, "swarm-demo") as person:
+            # Where one client comes while another goes, tmux can crash (client-race-crash).
+            await until(lambda: person.pid in client_pids(server))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read)
                 for generation in (2, 3):

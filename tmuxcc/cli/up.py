@@ -110,24 +110,22 @@ def up(
     chosen = _with_those_before(swarm_file, names)
     jobs = [Job(name, list(swarm_file.agents[name].argv)) for name in chosen]
     reporter: UpReporter = UpJson(jobs) if as_json else UpText(jobs)
-    socket = None
-    if target.socket_name or target.socket_path:
-        socket = Path(
-            find_server(
-                socket_path=target.socket_path,
-                socket_name=target.socket_name,
-                config_file=None,
-                tmux=target.tmux,
-                transport=None,
-            ).socket
-        )
+    # Here already, so that a tmux that is not there costs nothing.
+    server = find_server(
+        socket_path=target.socket_path,
+        socket_name=target.socket_name,
+        config_file=None,
+        tmux=target.tmux,
+        transport=None,
+    )
+    elsewhere = target.socket_name or target.socket_path
     plan = Plan(
         file=file,
         cluster_id=swarm_file.cluster_id,
         base_dir=swarm_file.base_dir,
         specs={name: swarm_file.agents[name] for name in chosen},
         after={name: swarm_file.after[name] for name in chosen},
-        socket_path=socket,
+        socket_path=Path(server.socket) if elsewhere else None,
         tmux=target.tmux,
         shown_tmux=_shown_tmux(target),
         adopt=adopt,

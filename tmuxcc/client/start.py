@@ -103,9 +103,15 @@ def find_server(
         None if config_file is None else os.fspath(config_file),
         transport,
     )
-    if transport.is_local and len(os.fsencode(server.socket)) > _SOCKET_LIMIT:
-        raise SocketPathTooLong(server.socket, _SOCKET_LIMIT)
+    if transport.is_local:
+        check_socket_path(server.socket)
     return server
+
+
+def check_socket_path(path: str) -> None:
+    """Raise `SocketPathTooLong` if `path` does not fit into a socket address."""
+    if len(os.fsencode(path)) > _SOCKET_LIMIT:
+        raise SocketPathTooLong(path, _SOCKET_LIMIT)
 
 
 async def program_version(server: Server) -> TmuxVersion:

@@ -147,8 +147,8 @@ async def end_agent(
     and whatever was found once, whomever it belongs to later. What both gave up the environment
     and lost its parents before anybody looked is not.
 
-    Takes about `grace` seconds at most, a few more if something can't be ended. Cancelled, it leaves
-    nothing behind all the same: it goes straight to SIGKILL, for `CANCELLED_GRACE` at most.
+    Takes about `grace` seconds at most, a few more if something can't be ended. Cancelled, it
+    leaves nothing behind all the same: it goes straight to SIGKILL, for `CANCELLED_GRACE` at most.
     """
     if not marks:
         raise ValueError("marks are needed to tell the processes of an agent from others")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..client.start import find_server
+from ..client.start import check_socket_path
 from ..errors import InvalidSwarm, SessionCreationError, SwarmRunning
 from .processes import Identity, identity, is_alive, is_listening, take_snapshot
 from .spec import check_cluster_id
@@ -75,14 +75,7 @@ class Home:
         `SwarmRunning` if another master runs, `SessionCreationError` if the folder is not for this
         user alone and can't be made so, and `SocketPathTooLong`.
         """
-        # Any program will do: only the length of the path is looked at.
-        find_server(
-            socket_path=self.socket_path,
-            socket_name=None,
-            config_file=None,
-            tmux="/bin/sh",
-            transport=None,
-        )
+        check_socket_path(str(self.socket_path))
         self._lock = self._take_lock()
         try:
             yield

@@ -25,7 +25,9 @@ SPEC = "@tmuxcc_spec"
 STATE = "@tmuxcc_state"
 """How the agent is, see `AgentState`; noted by the master."""
 REPORT = "@tmuxcc_activity"
-"""What the agent says that it does: ``busy``, ``idle`` or ``blocked``; set by itself."""
+"""What the agent says that it does: ``busy``, ``idle`` or ``blocked``. It or its hooks set it:
+``tmux set-option -p -t "$TMUX_PANE" @tmuxcc_activity busy``. Without ``-t`` tmux takes the pane
+that somebody looks at."""
 SENT = "@tmuxcc_sent"
 """The keys of what was typed to it, divided by blanks."""
 WANTED = "@tmuxcc_wanted"
