@@ -22,8 +22,8 @@ def block(name: str) -> str:
     return match[1]
 
 
-@pytest.mark.tmux
-def test_the_snippet_does_what_its_comments_say(folder: Path, tmux: str) -> None:
+def run(name: str, folder: Path, tmux: str) -> list[str]:
+    """The lines that a block prints, with the tmux under test."""
     (folder / "tmux").symlink_to(tmux)
     environment = {
         **os.environ,
@@ -32,7 +32,7 @@ def test_the_snippet_does_what_its_comments_say(folder: Path, tmux: str) -> None
     }
 
     done = subprocess.run(
-        [sys.executable, "-c", block("snippet")],
+        [sys.executable, "-c", block(name)],
         env=environment,
         capture_output=True,
         text=True,
@@ -40,11 +40,28 @@ def test_the_snippet_does_what_its_comments_say(folder: Path, tmux: str) -> None
     )
 
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+@pytest.mark.tmux
+def test_the_snippet_does_what_its_comments_say(folder: Path, tmux: str) -> None:
+    assert run("snippet", folder, tmux) == [
         "compiling",
         "ExitStatus(code=3, signal=None)",
         "42",
         "['demo']",
+    ]
+
+
+@pytest.mark.tmux
+def test_the_swarm_does_what_its_comments_say(folder: Path, tmux: str) -> None:
+    assert run("swarm", folder, tmux) == [
+        "{<SendOutcome.ACCEPTED: 'accepted'>}",
+        "ready",
+        "status",
+        "done: status",
+        "ExitStatus(code=0, signal=None)",
+        "AgentStatus.STOPPED",
     ]
 
 

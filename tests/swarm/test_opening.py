@@ -35,7 +35,7 @@ pytestmark = pytest.mark.tmux
 async def test_s_d1_a_swarm_has_a_server_and_a_folder_of_its_own_and_leaves_none(
     folder: Path, tmux: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S-D1, S-R2, S-R4: own socket, in a folder for this user only; gone when it is left."""
+    """S-D1, S-R2, S-R4, S-T1, S-4.3.1: own socket, in a folder for this user; then gone."""
     home = folder / "home"
     monkeypatch.setenv("TMUXCC_DIR", str(home))
     with trio.fail_after(GUARD):

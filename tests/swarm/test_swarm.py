@@ -54,7 +54,7 @@ async def test_the_first_agent_takes_the_first_window_and_finds_no_trace_in_it(
 
 
 async def test_s_e4_ids_may_be_anything_printable_and_names_never_matter(server: Server) -> None:
-    """S-E4, S-D3, S-D4: one window for each, known by an option and not by its name."""
+    """S-E4, S-D3, S-D4, S-4.3.10: one window for each, known by an option and not by its name."""
     async with swarm_on(server) as swarm:
         agents = {name: await swarm.spawn(name, worker()) for name in HOSTILE}
         assert list(swarm.agents) == HOSTILE

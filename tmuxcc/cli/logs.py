@@ -68,7 +68,7 @@ def logs(
     printer = _Printer(as_json)
 
     async def show() -> int:
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             nursery.start_soon(printer.writer.run)
             nursery.start_soon(_cancel_on_failure, printer.writer, nursery.cancel_scope)
             try:
@@ -77,7 +77,6 @@ def logs(
                 # Also when it was interrupted: what has been read is shown.
                 with trio.move_on_after(1, shield=True):
                     await printer.writer.wait_written()
-            nursery.cancel_scope.cancel()
         return 0
 
     status = drive(show)

@@ -36,7 +36,7 @@ from .activity import Activity, ActivityTracker, Explanation
 from .ending import StopReport, end_agent
 from .log import LogFile
 from .options import SENT, WANTED, AgentState
-from .policy import GiveUp, OutputBrake, RestartHistory, Verdict, decide_restart
+from .policy import GiveUp, OutputBrake, Restart, RestartHistory, Verdict, decide_restart
 from .ready import probe
 from .rules import AgentKind
 from .spec import AgentSpec, Ready, read_env_file
@@ -527,11 +527,21 @@ class Agent:
             self.ready = self._late = False
             self._ready_window = None
             self._readying.cancel()
-            self._set_life(Life.EXITED)
             if self._settled is not None:
                 self._stay_ended(self._settled)
                 return
-            if not await self._wait_restart(status):
+            # Nobody, and no master after us, shall see an end of which it is not known yet whether
+            # another start follows.
+            decision = await self._decide(status)
+            if isinstance(decision, GiveUp):
+                self._set_life(Life.EXITED)
+                if decision.crash_loop:
+                    self.failed(decision.reason)
+                else:
+                    self._end()
+                return
+            if not await self._wait_restart(decision):
+                self._end()
                 return
             self._set_life(Life.STARTING)
             try:
@@ -542,10 +552,10 @@ class Agent:
             self.restarts += 1
             self._note_started()
 
-    async def _wait_restart(self, status: ExitStatus) -> bool:
-        """Whether the program is to be started again, when it is time to."""
+    async def _decide(self, status: ExitStatus) -> Restart | GiveUp:
+        """Whether the program is to be started again, and when."""
         now = trio.current_time()
-        decision = decide_restart(
+        return decide_restart(
             self.spec.restart,
             self._history,
             ok=status.ok,
@@ -554,25 +564,26 @@ class Agent:
             now=now,
             random=random.random(),  # noqa: S311 - spreads restarts, is no secret
         )
-        if not isinstance(decision, GiveUp):
-            self._history = decision.history
-            self.restart_at = now + decision.delay
-            self._restart_wall = round(time.time() + decision.delay, 3)
-            self._wake()
+
+    async def _wait_restart(self, decision: Restart) -> bool:
+        """Wait until it is time to start it again; False if nobody wants that any more."""
+        self._history = decision.history
+        self.restart_at = trio.current_time() + decision.delay
+        self._restart_wall = round(time.time() + decision.delay, 3)
+        self._set_life(Life.EXITED)
+        try:
             with trio.CancelScope() as self._backoff:
+                if self._stop_requested:
+                    return False
                 await trio.sleep_until(self.restart_at)
+            return not (self._stop_requested or await self._is_unwanted())
+        finally:
             self.restart_at = None
-            if not self._stop_requested and not await self._is_unwanted():
-                return True
-        elif decision.crash_loop:
-            self.failed(decision.reason)
-            return False
-        self._end()
-        return False
 
     def _stay_ended(self, state: AgentState) -> None:
         """An earlier master has settled that it is not started again."""
         self._settled = None
+        self._set_life(Life.EXITED)
         if state.life == Life.FAILED.value:
             self.failed(state.failure)
         else:
