@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def perform(
             raise Failed(
                 f"pictures need {error.name}: .venv/bin/pip install -e '.[bench]'"
             ) from error
+    # So that the tmux servers are ended too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results = run(names, quick=quick, tmux=tmux, progress=_say)
     if json == "-":
         sys.stdout.write(stored.to_json(results))

@@ -272,6 +272,17 @@ class Writer:
             raise Failed("the lines were not written in time")
         return self.written > 0
 
+    def bytes_written(self) -> int:
+        """How many bytes it has written until now. Linux only."""
+        for line in Path(f"/proc/{self.pids[0]}/io").read_text().splitlines():
+            if line.startswith("wchar:"):
+                return int(line.split()[1])
+        raise Failed("the kernel does not tell what a process writes")
+
+    def kill(self) -> None:
+        """End it, whether or not it is done."""
+        self._process.kill()
+
     def close(self) -> None:
         """Wait for its end."""
         for pipe in (self._process.stdin, self._process.stdout):

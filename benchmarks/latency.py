@@ -25,8 +25,9 @@ MAIN = "1 pane, 100 lines/s"
 FLOOD = "1 pane, 100 lines/s, beside a flood"
 AGENTS_FLOOD = "99 panes, 99 lines/s, beside a flood"
 
-_FEW = ("floor", "tmuxcc tap", "tmuxcc stream", "tmuxcc swarm", "libtmux, 100 ms")
-_MORE = (*_FEW, "tmuxcc lines", "libtmux, tight loop")
+_PLAIN = ("floor", "tmuxcc stream", "libtmux, 100 ms")
+_FEW = ("floor", "tmuxcc tap", "tmuxcc stream", "libtmux, 100 ms")
+_MORE = (*_FEW, "tmuxcc swarm")
 _EVERY = tuple(ALL)
 
 UNITS = {"latency": "ms"}
@@ -76,13 +77,13 @@ def run(setting: Setting) -> list[Row]:
             with server.flood():
                 case(FLOOD, ("floor", "tmuxcc stream"), rate=100, seconds=0.1, rounds=1)
             return rows
-        case("1 pane, 1 line/s", _FEW, rate=1, seconds=2.5, rounds=2)
-        case("1 pane, 10 lines/s", _FEW, rate=10, seconds=0.8, rounds=3)
-        case(MAIN, _EVERY, rate=100, seconds=0.6, rounds=3)
-        case("1 pane, 1000 lines/s", _EVERY, rate=1000, seconds=0.25, rounds=3)
-        case("10 panes, 100 lines/s", _MORE, panes=10, rate=10, seconds=0.6, rounds=3)
-        case("100 panes, 100 lines/s", _FEW, panes=100, rate=1, seconds=1, rounds=2)
+        case("1 pane, 1 line/s", _PLAIN, rate=1, seconds=2, rounds=2)
+        case("1 pane, 10 lines/s", _FEW, rate=10, seconds=0.5, rounds=2)
+        case(MAIN, _EVERY, rate=100, seconds=0.4, rounds=3)
+        case("1 pane, 1000 lines/s", _EVERY, rate=1000, seconds=0.2, rounds=2)
+        case("10 panes, 100 lines/s", _FEW, panes=10, rate=10, seconds=0.5, rounds=2)
+        case("100 panes, 100 lines/s", _FEW, panes=100, rate=1, seconds=0.8, rounds=2)
         with server.flood():
-            case(FLOOD, _MORE, rate=100, seconds=0.5, rounds=3)
-            case(AGENTS_FLOOD, _FEW, panes=99, rate=1, seconds=1, rounds=2)
+            case(FLOOD, _MORE, rate=100, seconds=0.4, rounds=2)
+            case(AGENTS_FLOOD, _MORE, panes=99, rate=1, seconds=0.8, rounds=2)
     return rows

@@ -43,7 +43,7 @@ NOTES = (
         "Each consumer takes one piece a second (polling: looks every 100 ms), so almost all of"
         " what is written waits, is dropped with a count, or is written to a file (spool)."
     ),
-    "MB more at the end than before the flood; `written` is how much the pane wrote.",
+    "MB more at the end than before the flood; `written` is how much the pane could write.",
 )
 
 CASE = "flood"
@@ -53,14 +53,26 @@ RATE = 20_000
 UNITS = {"own": "MB", "server": "MB", "written": "MB"}
 
 
-def _client(server: Server, pane: PaneInfo, writer: Writer, overflow: tmuxcc.Overflow) -> None:
+class Flood(Writer):
+    """A writer that is looked at for its time only: it may be held up for ever."""
+
+    def __init__(self, tty: str, *, rate: float, seconds: float) -> None:
+        super().__init__([tty], rate=rate, seconds=seconds)
+        self._ends_at = time.monotonic() + seconds
+
+    def goes_on(self) -> bool:
+        """Whether the flood is not over yet."""
+        return time.monotonic() < self._ends_at
+
+
+def _client(server: Server, pane: PaneInfo, writer: Flood, overflow: tmuxcc.Overflow) -> None:
     async def run() -> None:
         async with (
             tmuxcc.open_client(SESSION, tmux=server.tmux, socket_path=server.socket) as client,
             client.pane(pane.pane_id).output(overflow=overflow) as stream,
         ):
             writer.go()
-            while not writer.poll():
+            while writer.goes_on():
                 await stream.receive()
                 await trio.sleep(1)
             report(server, writer)
@@ -68,34 +80,34 @@ def _client(server: Server, pane: PaneInfo, writer: Writer, overflow: tmuxcc.Ove
     trio.run(run)
 
 
-def drop(server: Server, pane: PaneInfo, writer: Writer) -> None:
+def drop(server: Server, pane: PaneInfo, writer: Flood) -> None:
     """`Pane.output`, which drops the oldest."""
     _client(server, pane, writer, "drop")
 
 
-def spool(server: Server, pane: PaneInfo, writer: Writer) -> None:
+def spool(server: Server, pane: PaneInfo, writer: Flood) -> None:
     """`Pane.output`, which writes to a file what it can't keep."""
     _client(server, pane, writer, "spool")
 
 
-def bare(server: Server, pane: PaneInfo, writer: Writer) -> None:
+def bare(server: Server, pane: PaneInfo, writer: Flood) -> None:
     """`tmux -C` as it comes, without flow control, one read a second."""
     with closing(Control(server, flags="ignore-size")) as control:
         writer.go()
-        while not writer.poll():
+        while writer.goes_on():
             control.read()
             time.sleep(1)
         report(server, writer)
 
 
-def pipe(server: Server, pane: PaneInfo, writer: Writer) -> None:
+def pipe(server: Server, pane: PaneInfo, writer: Flood) -> None:
     """`pipe-pane` into a FIFO, one read a second."""
     path = server.folder / "fifo"
     os.mkfifo(path)
     fd = os.open(path, os.O_RDWR)
     server.run("pipe-pane", "-t", pane.pane_id, f"exec cat >{path}")
     writer.go()
-    while not writer.poll():
+    while writer.goes_on():
         os.read(fd, 65536)
         time.sleep(1)
     report(server, writer)
@@ -103,18 +115,18 @@ def pipe(server: Server, pane: PaneInfo, writer: Writer) -> None:
     os.close(fd)
 
 
-def polling(server: Server, pane: PaneInfo, writer: Writer) -> None:
+def polling(server: Server, pane: PaneInfo, writer: Flood) -> None:
     """libtmux, every 100 ms."""
     tmux = libtmux.Server(socket_path=server.socket, tmux_bin=server.tmux)
     looked_at = next(each for each in tmux.panes if each.pane_id == pane.pane_id)
     writer.go()
-    while not writer.poll():
+    while writer.goes_on():
         looked_at.capture_pane()
         time.sleep(0.1)
     report(server, writer)
 
 
-SIDES: dict[str, Callable[[Server, PaneInfo, Writer], None]] = {
+SIDES: dict[str, Callable[[Server, PaneInfo, Flood], None]] = {
     "tmuxcc stream, drop": drop,
     "tmuxcc stream, spool": spool,
     "tmux -C, no flow control": bare,
@@ -130,11 +142,10 @@ def measure(server: Server) -> dict[str, float]:
     return {"own": private_memory(os.getpid()), "server": private_memory(server.pid)}
 
 
-def report(server: Server, writer: Writer) -> None:
+def report(server: Server, writer: Flood) -> None:
     """Print what the flood has left. Called while the connection still is there."""
     grown = {what: now - _before[what] for what, now in measure(server).items()}
-    # `<0:123456:123456789012345>` and a line end of two.
-    print(json.dumps({**grown, "written": writer.written * 28 / 1e6}), flush=True)
+    print(json.dumps({**grown, "written": writer.bytes_written() / 1e6}), flush=True)
 
 
 def run(setting: Setting) -> list[Row]:
@@ -174,10 +185,11 @@ def main() -> None:
     """One side."""
     name, tmux, seconds, rate = sys.argv[1:]
     with run_server(tmux) as server, server.panes(1) as (pane,):
-        writer = Writer([pane.tty], rate=float(rate), seconds=float(seconds))
+        writer = Flood(pane.tty, rate=float(rate), seconds=float(seconds))
         _before.update(measure(server))
         with closing(writer):
             SIDES[name](server, pane, writer)
+            writer.kill()
 
 
 if __name__ == "__main__":

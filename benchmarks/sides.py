@@ -25,6 +25,7 @@ from attrs import define, field
 import tmuxcc
 from tmuxcc import Output, Parser
 from tmuxcc.swarm.opening import open_swarm
+from tmuxcc.swarm.swarm import Swarm
 
 from .harness import (
     SESSION,
@@ -349,16 +350,20 @@ def swarm(scene: Scene) -> Record:
             async with trio.open_nursery() as nursery:
                 for number in range(len(scene.panes)):
                     nursery.start_soon(agents.spawn, f"a{number}", WAITING_PROGRAM)
-            rows = await agents.client.list_panes()
-            ttys = {row.pane_id: row.pane_tty for row in rows}
-            panes = [agent.pane for agent in agents.agents.values()]
-            with scene.writing([ttys[pane.pane_id] for pane in panes]) as ends:
-                before = agents.client.statistics().bytes_received
-                await _read_streams(panes, record, ends, lines=True)
-                scene.wire = agents.client.statistics().bytes_received - before
+            await read_agents(scene, agents, record)
 
     trio.run(watch)
     return record
+
+
+async def read_agents(scene: Scene, agents: Swarm, record: Record) -> None:
+    """What `swarm` does with agents that are there."""
+    ttys = {row.pane_id: row.pane_tty for row in await agents.client.list_panes()}
+    panes = [agent.pane for agent in agents.agents.values()]
+    with scene.writing([ttys[pane.pane_id] for pane in panes]) as ends:
+        before = agents.client.statistics().bytes_received
+        await _read_streams(panes, record, ends, lines=True)
+        scene.wire = agents.client.statistics().bytes_received - before
 
 
 # Polling

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 import tmuxcc
+from tmuxcc.protocol import has_hazard
 
 BOUND = 60.0
 """Seconds within which every call has to be answered. The server may be stopped for a second, its
@@ -40,6 +41,9 @@ SETTLE = 30.0
 
 LINE = 64
 """Bytes of each line that an agent writes, so that counted gaps can be checked to the byte."""
+
+ROUND = 30.0
+"""Seconds at most between the beginning of a swarm and its end."""
 
 T = TypeVar("T")
 
@@ -276,8 +280,9 @@ class LookerOn:
             os.close(end)
         else:
             out = subprocess.PIPE if kind == "stuck" else subprocess.DEVNULL
+            flags = "ignore-size,no-output" if kind == "quiet" else "ignore-size"
             self.process = subprocess.Popen(
-                [*argv, "-C", "attach", "-f", "ignore-size"],
+                [*argv, "-C", "attach", "-f", flags],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.DEVNULL,
@@ -406,6 +411,12 @@ class Chaos:
     busy: int = 0
     stopped: set[int] = Factory(set)
     limit: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(12))
+    kinds: tuple[str, ...] = ("control", "stuck", "terminal", "quiet")
+
+    def __attrs_post_init__(self) -> None:
+        if has_hazard(self.swarm.client.version, "respawn-crash"):
+            # Whoever has output of a pane queued there can make its next start end the server.
+            self.kinds = ("terminal", "quiet")
 
     # Judging
 
@@ -760,7 +771,7 @@ class Chaos:
 
     async def look_on(self) -> None:
         if len(self.lookers) < 5:
-            kind = self.rng.choice(["control", "stuck", "terminal"])
+            kind = self.rng.choice(self.kinds)
             looker = LookerOn(self.tmux, kind)
             self.lookers.append(looker)
             self.nursery.start_soon(looker.read)
@@ -831,6 +842,7 @@ class Chaos:
         weights = [weight for _, weight in blows]
         begun = trio.current_time()
         shown = begun
+        crashed = False
         while (now := trio.current_time()) < begun + self.options.seconds:
             if now > shown + 0.5:
                 shown = now
@@ -839,7 +851,7 @@ class Chaos:
             self.note_blow(function.__name__, now - begun)
             await function()
             if not is_running(self.swarm.client.server_pid):
-                self.fault("the server has ended by itself")
+                crashed = True
                 break
             await self.refill()
             await trio.sleep(self.rng.choice([0.0, 0.01, 0.05, 0.1, 0.2]))
@@ -851,11 +863,15 @@ class Chaos:
                 await trio.sleep(0.05)
         if scope.cancelled_caught:
             self.fault(f"{self.busy} calls are still under way")
-        await self.settle()
         end = self.rng.choice(["kill-server", "SIGKILL", "stop", "leave"])
+        if crashed or not is_running(self.swarm.client.server_pid):
+            end = "crash"
+            if not has_hazard(self.swarm.client.version, "client-race-crash"):
+                self.fault("the server has ended by itself")
+        else:
+            await self.settle()
         self.report.events[f"end: {end}"] += 1
         await self.end(end)
-        self.report.seconds = trio.current_time() - begun
 
     def describe(self, seconds: float) -> str:
         """One line on how it goes."""
@@ -920,22 +936,24 @@ class Chaos:
 
     async def end(self, how: str) -> None:
         """The end of the swarm, and whether all who wait hear of it."""
-        self.report.restarts = sum(each.agent.restarts for each in self.everybody)
-        self.report.connections = self.swarm.client.generation
+        self.report.restarts += sum(each.agent.restarts for each in self.everybody)
+        self.report.connections += self.swarm.client.generation
         async with trio.open_nursery() as nursery:
             for member in self.members.values():
                 nursery.start_soon(self.wait_exit, member)
             await trio.sleep(0.1)
-            if how in ("kill-server", "SIGKILL"):
+            if how in ("kill-server", "SIGKILL", "crash"):
                 for member in self.everybody:
                     if member.agent.window_id:
                         self.excuse(member)
                 if how == "SIGKILL":
                     send_signal(self.swarm.client.server_pid, signal.SIGKILL)
-                else:
+                elif how == "kill-server":
                     self.server("kill-server")
                 with trio.move_on_after(BOUND):
-                    while not all(each.agent.is_over for each in self.members.values()):
+                    while not all(  # noqa: ASYNC110
+                        each.agent.is_over for each in self.members.values()
+                    ):
                         await trio.sleep(0.05)
                 for member in self.members.values():
                     if not member.agent.is_over:
@@ -979,8 +997,19 @@ def _cleared_up(folder: Path, report: Report) -> Iterator[None]:
 
 
 async def run_chaos(options: Options) -> Report:
-    """One run; what has happened."""
+    """One swarm after the other until the time is over; what has happened."""
     report = Report(options.seed)
+    rng = random.Random(options.seed)
+    begun = trio.current_time()
+    while not report.violations and (left := begun + options.seconds - trio.current_time()) > 1:
+        # Two rounds of a minute find more than one of two: there are more ends.
+        await run_round(evolve(options, seconds=min(left, ROUND)), rng, report)
+        report.seconds = trio.current_time() - begun
+    return report
+
+
+async def run_round(options: Options, rng: random.Random, report: Report) -> None:
+    """The life of one swarm."""
     folder = Path(tempfile.mkdtemp(prefix="tmuxcc-chaos-", dir="/tmp"))
     # The server and so its agents inherit it.
     os.environ["TMUXCC_CHAOS"] = str(folder)
@@ -997,9 +1026,7 @@ async def run_chaos(options: Options) -> Report:
                     log_dir=folder / "logs",
                 ) as swarm:
                     mark = swarm.mark
-                    chaos = Chaos(
-                        options, report, folder, swarm, readers, random.Random(options.seed)
-                    )
+                    chaos = Chaos(options, report, folder, swarm, readers, rng)
                     await chaos.run()
                     left = trio.current_time()
                 report.slowest["leaving"] = trio.current_time() - left
@@ -1019,7 +1046,6 @@ async def run_chaos(options: Options) -> Report:
                 report.cut += ledger.check_tails(chaos.excused if chaos is not None else set())
                 report.lines += ledger.lines
                 report.noise += ledger.noise
-    return report
 
 
 def main() -> None:

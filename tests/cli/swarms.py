@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tmuxcc.swarm.processes import processes_with
+from tmuxcc.swarm.processes import ProcessState, processes_with
 
 from .helpers import eventually, json_lines, servers_in, tmuxcc
 
@@ -54,6 +54,11 @@ def wait_state(folder: Path, tmux: str, name: str, state: str) -> dict[str, Any]
 
     result: dict[str, Any] = eventually(reached)
     return result
+
+
+def of_agents(folder: Path, cluster_id: str = "demo") -> list[ProcessState]:
+    """The processes in the panes of a swarm, and what they have started."""
+    return processes_with(f"TMUX={socket_of(folder, cluster_id)},".encode())
 
 
 def assert_no_swarm_left(folder: Path) -> None:

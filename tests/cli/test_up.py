@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tmuxcc.swarm.processes import processes_with
-
 from .helpers import (
     PATIENCE,
     argv,
@@ -28,6 +26,7 @@ from .swarms import (
     agents,
     assert_no_swarm_left,
     in_tmux,
+    of_agents,
     socket_of,
     swarm_file,
     swarm_folder,
@@ -197,7 +196,7 @@ def test_the_second_signal_kills(folder, own):
     with running(folder, *own, file) as run:
         run.wait_text("a | up\n")
         run.signal(signal.SIGINT)
-        eventually(lambda: processes_with(b"TMUXCC_AGENT=a"))
+        eventually(lambda: of_agents(folder))
         run.signal(signal.SIGINT)
         assert run.wait_end() == 130
         assert re.search(r"^a +stopped, killed by SIGKILL \(9\) ", run.errors(), re.MULTILINE)
@@ -255,7 +254,7 @@ def test_a_signal_while_it_starts_leaves_nothing(folder, own):
 def test_what_agents_leave_in_the_background_is_gone_too(folder, own):
     file = swarm_file(folder, "[agents.a]\ncommand = \"sh -c 'setsid sleep 4711 & echo done'\"\n")
     assert tmuxcc(folder, *own, file).returncode == 0
-    assert eventually(lambda: not processes_with(b"TMUXCC_AGENT=a"))
+    assert eventually(lambda: not of_agents(folder))
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(folder, own):

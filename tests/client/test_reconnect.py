@@ -644,7 +644,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
 async def test_after_some_failures_an_attempt_may_succeed(fake: Fake, at_once: None) -> None:
     fake.plays("""
 number = len(pids(FOLDER))
-if number == 2: die()
+if number == 2: start(); serve(lambda line: reply("?") if b"#{pid}" in line else answer(line))
 if number == 3: say("%exit server exited unexpectedly"); raise SystemExit(1)
 if number == 4: reply("server not ready", flags=0, ok=False); raise SystemExit(1)
 if number == 5: start(); read_line(); say("%output %0 wrong"); die()
@@ -660,6 +660,18 @@ serve()
         assert await events.__anext__() == Reconnected(2)
         assert client.client_pid == pids(fake.folder)[6]
         assert client.statistics().output_bytes == 0
+    fake.assert_gone()
+
+
+async def test_a_program_that_is_gone_is_looked_for_some_times(fake: Fake, at_once: None) -> None:
+    fake.plays("start(); serve()")
+    async with fake.open(reconnect=True) as client:
+        waiters = Waiters(client)
+        fake.program.unlink()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiters.expect, waiters.early[:1])
+            os.kill(fake.pid, signal.SIGKILL)
+        await waiters.expect_the_end("not connected again: attempt 6 failed: ")
     fake.assert_gone()
 
 
@@ -870,8 +882,8 @@ except KeyboardInterrupt:
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as process:
-        while len(pids(fake.folder)) < 2:
-            assert process.poll() is None
+        deadline = time.monotonic() + GUARD
+        while len(pids(fake.folder)) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None

@@ -146,6 +146,17 @@ async def test_a_session_of_that_name_that_is_no_swarm_is_left_alone(server: Ser
     assert server.run("list-panes", "-a", "-F", "#{pane_pid}") == before
 
 
+async def test_a_session_that_a_master_has_only_begun_to_make_is_made_anew(server: Server) -> None:
+    server.start()
+    mark = "demo:0123456789abcdef0123456789abcdef"
+    server.run("new-session", "-d", "-s", "swarm-demo", "-e", f"TMUXCC_SWARM={mark}", "sleep 600")
+    await until(lambda: marked(mark))
+    async with swarm_on(server) as swarm:
+        assert not marked(mark)
+        await said(await swarm.spawn("one", worker()), "up")
+    assert server.run("list-sessions", "-F", "#{session_name}") == "work"
+
+
 async def test_names_that_begin_alike_are_told_apart(server: Server) -> None:
     async with (
         swarm_on(server, "demo-2") as second,
@@ -534,6 +545,24 @@ async def test_adopting_where_there_is_nothing_begins_anew(server: Server) -> No
         await said(await swarm.spawn("one", worker()), "up")
         mark = swarm.mark
     assert is_clean(server, mark)
+
+
+async def test_a_client_that_a_killed_master_has_left_stuck_is_freed(server: Server) -> None:
+    """SWARM (f) 10: on 3.3a and 3.5a it would live for ever, and its server too."""
+    body = """
+wild = await swarm.spawn("wild", flood())
+with OtherClient(Server(tmux, Path(socket)), "swarm-demo"):
+    await until(lambda: swarm.client.statistics().command_connection)
+    say(server=swarm.client.server_pid)
+    await trio.sleep_forever()
+"""
+    async with master(server, body) as first:
+        pid = (await first.hear())["server"]
+        await first.end(signal.SIGKILL)
+        async with swarm_on(server, adopt=True) as swarm:
+            assert swarm.client.server_pid == pid
+            await swarm.stop("wild")
+        await until(lambda: not is_running(pid))
 
 
 async def test_a_person_who_looks_on_survives_the_change_of_masters(server: Server) -> None:

@@ -370,9 +370,11 @@ class Master:
                 async for change in changes:
                     if isinstance(change, SubscriptionChanged) and change.value and not self._down:
                         self._note_down()
-                        for agent in swarm.agents.values():
-                            if agent.restart_at is not None:
-                                self._nursery.start_soon(agent.stop)
+                        break
+        # Or tmux has gone, which ends those that run.
+        for agent in swarm.agents.values():
+            if agent.restart_at is not None:
+                self._nursery.start_soon(agent.stop)
 
     async def _look_for_down(self, swarm: Swarm) -> None:
         """Whether it was another shell that ended all; it may have told so just now."""

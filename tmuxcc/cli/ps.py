@@ -15,7 +15,7 @@ from rich.text import Text
 from ..errors import CommandError
 from ..swarm.options import AgentState
 from .report import COLOURS, json_text, message, message_console, print_table, status_text
-from .swarms import STOPPED, Place, Sight, Sighting, drive, glance, swarm_options
+from .swarms import STOPPED, Glance, Place, Sight, Sighting, drive, glance, swarm_options
 
 _TITLES = (
     "name", "state", "activity", "ready", "uptime", "restarts", "bytes", "last line",
@@ -59,27 +59,32 @@ def ps(ctx: click.Context, place: Place, as_json: bool) -> None:
     ctx.exit(drive(show))
 
 
-async def _last_lines(sight: Sight, agents: Sequence[Sighting]) -> list[str]:
+async def _last_lines(sight: Glance, agents: Sequence[Sighting]) -> list[str]:
     """The last line that is not empty of each screen."""
-    found: list[str] = []
-    for start in range(0, len(agents), _PER_COMMAND):
-        some = agents[start : start + _PER_COMMAND]
+    found: dict[str, str] = {}
+    rest = list(agents)
+    while rest:
+        some, rest = rest[:_PER_COMMAND], rest[_PER_COMMAND:]
         separator = token_hex(16)
-        words: list[str] = []
+        commands: list[tuple[str, ...]] = []
         for agent in some:
-            words += ["display-message", "-p", separator, ";"]
-            words += ["capture-pane", "-p", "-t", agent.pane_id, ";"]
+            commands.append(("display-message", "-p", f"{separator}{agent.pane_id}"))
+            commands.append(("capture-pane", "-p", "-t", agent.pane_id))
         try:
-            lines = await sight.command(*words[:-1])
-        except CommandError:
-            # The window of one has just been closed.
-            lines = [separator] * len(some)
-        screens = "\n".join(lines).split(separator)[1:]
-        found += [
-            next((line.strip() for line in reversed(screen.splitlines()) if line.strip()), "")
-            for screen in screens
-        ]
-    return found
+            lines = await sight.run_all(commands)
+        except CommandError as error:
+            if "can't find pane" not in " ".join(error.lines):
+                raise
+            # The window of one has just been closed: then one by one.
+            if len(some) > 1:
+                for agent in some:
+                    found[agent.pane_id] = (await _last_lines(sight, [agent]))[0]
+            continue
+        for screen in "\n".join(lines).split(separator)[1:]:
+            pane_id, *shown = screen.splitlines()
+            full = (line.strip() for line in reversed(shown) if line.strip())
+            found[pane_id] = next(full, "")
+    return [found.get(agent.pane_id, "") for agent in agents]
 
 
 def _print(sight: Sight, agents: list[Sighting], last_lines: list[str]) -> None:

@@ -40,6 +40,9 @@ from .swarms import (
 SERVER_GRACE = 3.0
 """Seconds for a server to end before it is killed, and then for its master to clear up."""
 
+MASTER_GRACE = 2.0
+"""Seconds for a master to see that its agents are over, also one that was to be started again."""
+
 _ATTEMPTS = 3
 
 _grace_option = click.option(
@@ -213,6 +216,10 @@ class _Down:
                 await _forbid_restarts(link, known)
                 reports = await _end(link, agents, self._grace, self._show)
                 left = any(report.left for report in reports)
+                if self._master is not None:
+                    # One that runs for its agents ends with them, and does all that follows.
+                    with trio.move_on_after(MASTER_GRACE):
+                        await wait_gone([self._master])
         with trio.CancelScope(shield=True):
             await self._end_session()
             report = await end_marked((self._mark,))
@@ -242,7 +249,7 @@ class _Down:
         """Run a command; that nothing is there any more is no failure."""
         with trio.move_on_after(SERVER_GRACE):
             await trio.run_process(
-                self._place.tmux_argv(*command),
+                self._place.tmux_argv(command),
                 stdin=subprocess.DEVNULL,
                 capture_stdout=True,
                 capture_stderr=True,

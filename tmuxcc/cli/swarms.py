@@ -43,6 +43,7 @@ from ..swarm.options import (
     REPORT,
     SPEC,
     STATE,
+    SWARM,
     WANTED,
     AgentState,
     read_session,
@@ -93,9 +94,14 @@ class Place:
         """What names its session, and no other that begins so, in tmux's commands."""
         return f"={self.session}:"
 
-    def tmux_argv(self, *command: str) -> list[str]:
-        """The argument list of a tmux process that runs one command there."""
-        return _tmux_argv(self.target, *command)
+    def tmux_argv(self, *commands: Sequence[str]) -> list[str]:
+        """The argument list of a tmux process that runs commands there, up to one that fails."""
+        words = _server(self.target).argv("-N")
+        for number, command in enumerate(commands):
+            # At the end of a word a semicolon ends a command.
+            escaped = [f"{word[:-1]}\\;" if word.endswith(";") else word for word in command]
+            words += [*([";"] if number else []), *escaped]
+        return words
 
 
 def swarm_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,16 +173,12 @@ def _started(running: Sequence[str]) -> str:
 
 def _swarms_on(target: Target) -> list[str]:
     """The swarms on a server. Raises `NoServer` if there is none."""
-    argv = _tmux_argv(target, "list-sessions", "-F", "#{?@tmuxcc_swarm,#{session_name},}")
+    argv = _server(target).argv("-N", "list-sessions", "-F", f"#{{?{SWARM},#{{session_name}},}}")
     told = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if told.returncode:
         raise NoServer(_socket(target))
     names = told.stdout.decode("utf-8", "replace").splitlines()
     return sorted(name.removeprefix("swarm-") for name in names if name.startswith("swarm-"))
-
-
-def _tmux_argv(target: Target, *command: str) -> list[str]:
-    return _server(target).argv("-N", *command)
 
 
 def _socket(target: Target) -> str:
@@ -334,12 +336,16 @@ async def look_at(place: Place) -> AsyncIterator[Link]:
                 around.push_async_callback(trio.sleep, CALM)
 
 
-async def glance(place: Place) -> Sight:
-    """Look at a swarm without attaching. Raises `SessionNotFoundError` if it does not run."""
+class Glance(Sight):
+    """A `Sight` by tmux processes of a moment, that attach to nothing."""
 
-    async def command(*argv: str) -> list[str]:
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, self._run)
+
+    async def run_all(self, commands: Sequence[Sequence[str]]) -> list[str]:
+        """Run commands one behind the other; what they print. Raises as `command` does."""
         done = await trio.run_process(
-            place.tmux_argv(*argv),
+            self.place.tmux_argv(*commands),
             stdin=subprocess.DEVNULL,
             capture_stdout=True,
             capture_stderr=True,
@@ -348,11 +354,17 @@ async def glance(place: Place) -> Sight:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()
             if re.search("no server|can't find session|No such file|refused|lost server", said):
-                raise SessionNotFoundError(place.cluster_id, _started(()))
-            raise CommandError(argv, said.splitlines())
+                raise SessionNotFoundError(self.place.cluster_id, _started(()))
+            raise CommandError(commands[0], said.splitlines())
         return done.stdout.decode("utf-8", "surrogateescape").splitlines()
 
-    sight = Sight(place, command)
+    async def _run(self, *argv: str) -> list[str]:
+        return await self.run_all([argv])
+
+
+async def glance(place: Place) -> Glance:
+    """Look at a swarm without attaching. Raises `SessionNotFoundError` if it does not run."""
+    sight = Glance(place)
     await sight.begin()
     return sight
 

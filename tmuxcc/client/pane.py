@@ -437,7 +437,9 @@ class Pane:
 
     def _named(self, error: CommandError) -> TmuxError:
         text = " ".join(error.lines)
-        return PaneNotFound(self.pane_id) if "can't find pane" in text else error
+        # The second is what set-option says.
+        gone = "can't find pane" in text or "no such pane" in text
+        return PaneNotFound(self.pane_id) if gone else error
 
     async def _make_ready(self, states: Mapping[str, str] | None = None) -> bool | None:
         """Make sure that what is typed reaches the program; None if there is none any more.

@@ -149,7 +149,7 @@ class Reconnector:
     def _note_failure(self, error: Exception) -> None:
         if isinstance(error, SessionNotFound):
             self._end("the session is gone")
-        elif isinstance(error, NoServer) and self._server.transport.is_local:
+        elif isinstance(error, NoServer):
             self._end("the server is gone")
         elif isinstance(error, trio.TooSlowError):
             self._end(f"attempt {self._attempts} had no answer, {PATIENCE:g} s after the end")

@@ -259,7 +259,9 @@ def _failure(server: Server, session: str | None, text: str) -> OpenError:
         return SessionNotFound(session)
     if "no sessions" in text:
         return SessionNotFound(None)
-    if "no server running" in text or "No such file" in text or "refused" in text:
+    # Its own words only: also a program on the way to tmux may not be found, or be refused.
+    unreachable = "error connecting" in text and ("No such file" in text or "refused" in text)
+    if unreachable or "no server running" in text:
         return NoServer(server.socket)
     if "Permission denied" in text or "access not allowed" in text:
         return AccessDenied(server.socket)

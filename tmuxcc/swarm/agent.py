@@ -178,6 +178,11 @@ class Agent:
         """Whether its program has ended and will not be started again by itself."""
         return self._over.is_set()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a `stop` is under way, which may outlast its program."""
+        return self._stopping is not None
+
     def explain(self) -> Explanation:
         """Which rule or signal decided the activity, and what the others said."""
         return self._tracker.explain()
@@ -520,7 +525,7 @@ class Agent:
             if self.spec.ready is not None:
                 self._readying = readying = trio.CancelScope()
                 nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
-            status = await self._through_reconnects(self.pane.wait_exit)
+            status = await self.through_reconnects(self.pane.wait_exit)
             # Whoever hears of the end finds all that it wrote counted, and in its log.
             self._catch_up()
             self.exit_status = status
@@ -545,7 +550,7 @@ class Agent:
                 return
             self._set_life(Life.STARTING)
             try:
-                await self._through_reconnects(self._respawn)
+                await self.respawn()
             except TmuxError as error:
                 self.failed(f"it can't be started again: {error}")
                 return
@@ -592,7 +597,7 @@ class Agent:
 
     async def _is_unwanted(self) -> bool:
         """Whether another shell has asked for its end, and so against a restart."""
-        wanted = await self._through_reconnects(
+        wanted = await self.through_reconnects(
             lambda: self._client.command(
                 "display-message", "-p", "-t", self.pane_id, f"#{{{WANTED}}}"
             )
@@ -600,8 +605,20 @@ class Agent:
         self._stop_requested = self._stop_requested or wanted == ["stopped"]
         return self._stop_requested
 
-    async def _respawn(self) -> None:
-        await self.pane.respawn(self.spec.argv, cwd=self.cwd, env=self.environment())
+    async def respawn(self) -> None:
+        """Start its program once more, in its pane. Raises what `Pane.respawn` raises."""
+        kill = False
+        while True:
+            try:
+                await self.pane.respawn(
+                    self.spec.argv, cwd=self.cwd, env=self.environment(), kill=kill
+                )
+            except ConnectionClosed:
+                await self._client.wait_connected()
+                # Nobody knows whether it was started.
+                kill = True
+            else:
+                return
 
     def _note_started(self) -> None:
         now = trio.current_time()
@@ -636,8 +653,11 @@ class Agent:
         self._changed.unpark_all()
         self._changed_outside(self)
 
-    async def _through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
-        """What `function` gives, asked again if the connection was made anew in the meantime."""
+    async def through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
+        """What `function` gives, asked again if the connection was made anew in the meantime.
+
+        Raises `ConnectionClosed` if it is over for good.
+        """
         while True:
             try:
                 return await function()
@@ -769,7 +789,7 @@ class Agent:
             if self._brake.resume(now):
                 self.pane.unmute()
         if self._tracker.wants_look(now) and self.life is Life.RUNNING:
-            screen = await self._through_reconnects(self.pane.capture)
+            screen = await self.through_reconnects(self.pane.capture)
             self._tracker.look(screen.split("\n"), trio.current_time())
         self._tracker.tick(trio.current_time())
         self._note_activity()

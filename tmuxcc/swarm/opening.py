@@ -32,7 +32,7 @@ from ..errors import (
 from .ending import end_marked
 from .home import Home
 from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
-from .processes import Identity, identity, is_alive, send_signal_to, wait_gone
+from .processes import Identity, identity, is_abandoned, is_alive, send_signal_to, wait_gone
 from .spec import check_cluster_id
 from .swarm import PLACEHOLDER, SWARM_VARIABLE, WINDOW_OPTIONS, Swarm
 
@@ -96,10 +96,14 @@ class _Place:
 
 @frozen
 class _Found:
-    """What runs there already: the server, and what the session notes (None: no such session)."""
+    """What runs there already: the server, and what the session notes (None: no such session).
+
+    `begun` is the life for which it was made, if it is still as it was made.
+    """
 
     server: Identity | None
     notes: SessionNotes | None
+    begun: str = ""
 
 
 @asynccontextmanager
@@ -228,6 +232,7 @@ class _Run:
             home.note_mark(_mark(place, life_id))
         # Until it is ours beyond doubt, it is not ours to end.
         kept = True
+        claimed = False
         server: Identity | None = None
         try:
             with _configuration(home) as configuration:
@@ -240,12 +245,14 @@ class _Run:
                     size=self.size,
                     config_file=configuration,
                     cwd=self.base_dir,
+                    env={SWARM_VARIABLE: _mark_value(place, life_id)},
                     argv=PLACEHOLDER,
                 )
                 async with opening as client:
                     server = identity(client.server_pid)
                     await _claim(client, place, life_id, adopted=notes is not None)
                     _RUNNING.add(life_id)
+                    claimed = True
                     kept = notes is not None
                     async with background() as nursery:
                         swarm = Swarm(
@@ -272,8 +279,10 @@ class _Run:
                                 await _finish(swarm, kept=kept)
         finally:
             _RUNNING.discard(life_id)
-            if not kept:
-                with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):
+                if notes is None and not claimed:
+                    kept = not await _was_begun(place, life_id)
+                if not kept:
                     await _end_session(place, life_id, server)
                     if home is not None:
                         home.remove()
@@ -294,28 +303,51 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 
 async def _find(place: _Place) -> _Found | None:
-    """What runs on the socket; None if nobody listens there."""
+    """What runs on the socket; None if nobody listens there.
+
+    Raises `SwarmRunning` if somebody runs the swarm.
+    """
+    await _refuse_to_disturb(place)
     try:
         async with open_client(
             place.session, socket_path=place.socket_path, tmux=place.tmux
         ) as client:
             notes = await read_session(client.command, client.session_id)
             if _running_master(notes) is None:
-                await _free_stuck_client(client, notes.client)
-            return _Found(identity(client.server_pid), notes)
+                await _free_stuck_clients(client, notes.client)
+            environment = await client.command("show-environment", "-t", client.session_id)
+            start = f"{SWARM_VARIABLE}={place.cluster_id}:"
+            begun = [line.removeprefix(start) for line in environment if line.startswith(start)]
+            return _Found(identity(client.server_pid), notes, *begun[:1])
     except NoServer:
         return None
     except SessionNotFound:
         return _Found(None, None)
 
 
-async def _free_stuck_client(client: Client, pid: str) -> None:
-    """Have the tmux client of a master that was killed end, if it hangs.
+async def _refuse_to_disturb(place: _Place) -> None:
+    """Leave alone, without attaching to it, what another master runs.
 
-    Where it was stuck with output that nobody read, the server would never end (tmux#5444).
+    Its client would notice, and a server can crash of one that comes and goes (client-race-crash).
+    """
+    notes = []
+    for option in (SWARM, MASTER):
+        told = await _tmux(place, "show-options", "-qv", "-t", f"={place.session}:", option)
+        notes.append(told.decode("utf-8", "replace").strip())
+    master_pid = _running_master(SessionNotes(*notes, ""))
+    if master_pid is not None:
+        raise SwarmRunning(place.cluster_id, master_pid)
+
+
+async def _free_stuck_clients(client: Client, pid: str) -> None:
+    """Have the tmux clients of a master that was killed end, if they hang.
+
+    Where one was stuck with output that nobody read, the server would never end (tmux#5444). `pid`
+    is the one that the master has noted; it may have had another, for commands.
     """
     for row in await client.list_clients():
-        if str(row.client_pid) == pid and row.client_control_mode:
+        of_session = row.client_control_mode and row.session_id == client.session_id
+        if of_session and (str(row.client_pid) == pid or is_abandoned(row.client_pid)):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(row.client_pid, signal.SIGHUP)
 
@@ -336,7 +368,7 @@ async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> Sess
     notes = None if found is None else found.notes
     if found is None or notes is None:
         return None
-    if not notes.life_id and not place.own_server:
+    if not notes.life_id and not found.begun and not place.own_server:
         raise SessionCreationError(
             place.cluster_id,
             f"the server has a session {place.session} that is no swarm's: choose another"
@@ -350,7 +382,7 @@ async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> Sess
     if notes.life_id and not notes.master:
         raise SwarmRunning(place.cluster_id, None)
     with trio.CancelScope(shield=True):
-        await _end_session(place, notes.life_id, found.server)
+        await _end_session(place, notes.life_id or found.begun, found.server)
     return None
 
 
@@ -378,6 +410,8 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
             ("set-option", "-p", "-t", pane_id, VACANT, "1"),
             *(("set-option", "-w", "-t", pane_id, *option) for option in WINDOW_OPTIONS),
             ("set-option", "-t", session_id, "history-limit", "50000"),
+            # It was for the first pane. What a person starts in the session is no agent's.
+            ("set-environment", "-u", "-t", session_id, SWARM_VARIABLE),
             *(("set-environment", "-r", "-t", session_id, name) for name in _NESTING),
         ]
     for answer in await client.batch(commands):
@@ -417,19 +451,34 @@ async def _end_session(place: _Place, life_id: str, server: Identity | None) -> 
 
 def _mark(place: _Place, life_id: str) -> str:
     """What every process of the swarm has in its environment."""
-    return f"{SWARM_VARIABLE}={place.cluster_id}:{life_id}"
+    return f"{SWARM_VARIABLE}={_mark_value(place, life_id)}"
 
 
-async def _tmux(place: _Place, *command: str) -> None:
-    """Run a command in a tmux process of its own; that nothing is there any more is no failure."""
-    with trio.move_on_after(SERVER_GRACE):
-        await trio.run_process(
+def _mark_value(place: _Place, life_id: str) -> str:
+    return f"{place.cluster_id}:{life_id}"
+
+
+async def _was_begun(place: _Place, life_id: str) -> bool:
+    """Whether there is a session that was made for this life, however little was done with it."""
+    target = ("-t", f"={place.session}")
+    told = await _tmux(place, "show-environment", *target)
+    told += await _tmux(place, "show-options", *target)
+    return life_id.encode() in told
+
+
+async def _tmux(place: _Place, *command: str) -> bytes:
+    """What a command in a tmux process of its own prints; nothing if nothing is there any more."""
+    done = None
+    # Where there is no tmux program, that is told by whoever opens a client.
+    with trio.move_on_after(SERVER_GRACE), suppress(FileNotFoundError):
+        done = await trio.run_process(
             [place.tmux or "tmux", "-S", str(place.socket_path), "-N", *command],
             stdin=subprocess.DEVNULL,
             capture_stdout=True,
             capture_stderr=True,
             check=False,
         )
+    return b"" if done is None else done.stdout
 
 
 @contextmanager

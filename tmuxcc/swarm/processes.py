@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 from collections import defaultdict
@@ -243,6 +244,21 @@ async def _wait_gone(process: Identity) -> None:
     finally:
         trio.lowlevel.notify_closing(pidfd)
         os.close(pidfd)
+
+
+def is_abandoned(pid: int) -> bool:
+    """Whether a process reads from a pipe into which nobody can write any more."""
+    try:
+        reading = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # It has ended, is not ours, reads from a socket, or there is no /proc.
+        return False
+    try:
+        poll = select.poll()
+        poll.register(reading, 0)
+        return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+    finally:
+        os.close(reading)
 
 
 # Families

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -33,7 +34,7 @@ from ..errors import (
 )
 from ..protocol.events import SubscriptionChanged
 from .agent import Agent
-from .ending import StopReport
+from .ending import StopReport, end_marked
 from .log import LogFile, log_path
 from .options import (
     AGENT,
@@ -219,7 +220,11 @@ class Swarm:
         """
         agent = self._agent(agent_id)
         async with agent.restarting:
-            if not agent.is_over:
+            if self._agents.get(agent_id) is not agent:
+                # It was removed meanwhile.
+                raise AgentNotFoundError(agent_id, self._agents)
+            # Whoever is still clearing up behind it would take the next program along.
+            while not agent.is_over or agent.is_stopping:
                 await agent.stop(grace=grace)
             await self._start(agent)
         return agent
@@ -241,15 +246,24 @@ class Swarm:
         Raises `AgentNotFoundError`.
         """
         agent = self._agent(agent_id)
-        report = None if agent.is_over else await agent.stop(grace=grace)
-        async with self._windows:
-            if self._agents.get(agent_id) is not agent:
-                # Somebody else was quicker.
-                return report
-            del self._agents[agent_id]
-            self._published.pop(agent, None)
-            if agent.window_id:
-                await self._give_back(agent)
+        async with agent.restarting:
+            report = None
+            if not agent.is_over or agent.is_stopping:
+                report = await agent.stop(grace=grace)
+            elif self._agents.get(agent_id) is agent:
+                # What it has started may have outlived it.
+                await end_marked(agent.mark_entries(), spare=(self.client.server_pid,))
+            async with self._windows:
+                if self._agents.get(agent_id) is not agent:
+                    # Somebody else was quicker.
+                    return report
+                del self._agents[agent_id]
+                self._published.pop(agent, None)
+                if agent.window_id:
+                    # Without tmux there is no window.
+                    with suppress(ConnectionClosed):
+                        await agent.through_reconnects(lambda: self._give_back(agent))
+                    agent.pane.forget()
         self._wake()
         return report
 
@@ -402,6 +416,8 @@ class Swarm:
 
     async def _start(self, agent: Agent) -> None:
         """Start it in a task of our own: a cancelled caller leaves nothing half made."""
+        # At once: whoever stops it from now on waits for its program.
+        agent.starting()
         start = _Start(trio.Event())
         self._nursery.start_soon(protected(self._run_agent), agent, start)
         await start.done.wait()
@@ -409,7 +425,6 @@ class Swarm:
             raise start.error
 
     async def _run_agent(self, agent: Agent, start: _Start) -> None:
-        agent.starting()
         try:
             pane, window_id = await self._give_pane(agent)
         except (TmuxError, OSError) as error:
@@ -424,31 +439,31 @@ class Swarm:
         client, spec = self.client, agent.spec
         env, cwd, argv = agent.environment(), agent.cwd, spec.argv
         if agent.window_id:
-            await client.command("set-option", "-pu", "-t", agent.pane_id, WANTED)
-            await agent.pane.respawn(argv, cwd=cwd, env=env)
+            unwanted = ("set-option", "-pu", "-t", agent.pane_id, WANTED)
+            await agent.through_reconnects(lambda: client.command(*unwanted))
+            await agent.respawn()
             return agent.pane, agent.window_id
         name = agent.agent_id
-        pane = await self._start_in_vacant(argv, cwd, env)
+        # Where the connection ends in between, all of this is done again.
+        pane = await agent.through_reconnects(lambda: self._start_in_vacant(argv, cwd, env))
         if pane is not None:
             where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
-            window_id = (await client.command(*where))[0]
+            window_id = (await agent.through_reconnects(lambda: client.command(*where)))[0]
             more: list[tuple[str, ...]] = [
                 ("set-option", "-pu", "-t", pane.pane_id, VACANT),
                 ("rename-window", "-t", window_id, name.replace("#", "##")),
             ]
         elif self._shared:
             # A window there closes with its program until it is told to stay.
-            created = await client.new_window(name, argv=PLACEHOLDER)
-            pane, window_id = client.pane(created.pane_id), created.window_id
-            await self._batch(
-                ("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS
-            )
+            pane, window_id = await self._new_window(agent, PLACEHOLDER, cwd, env)
+            stay = [("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS]
+            await agent.through_reconnects(lambda: self._batch(stay))
             pane.forget()
-            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
+            respawn = partial(pane.respawn, argv, cwd=cwd, env=env, kill=True)
+            await agent.through_reconnects(respawn)
             more = []
         else:
-            created = await client.new_window(name, argv=argv, cwd=cwd, env=env)
-            pane, window_id = client.pane(created.pane_id), created.window_id
+            pane, window_id = await self._new_window(agent, argv, cwd, env)
             more = []
         more += [
             ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
@@ -457,9 +472,33 @@ class Swarm:
         ]
         if agent.log_file is not None:
             more.append(("set-option", "-p", "-t", pane.pane_id, LOG, str(agent.log_file)))
-        await self._batch(more)
-        await pane.hook_death()
+        await agent.through_reconnects(lambda: self._batch(more))
+        await agent.through_reconnects(pane.hook_death)
         return pane, window_id
+
+    async def _new_window(
+        self, agent: Agent, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> tuple[Pane, str]:
+        """Start a program of an agent in a window; also where the connection ends meanwhile."""
+        client = self.client
+        while True:
+            try:
+                created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
+            except ConnectionClosed:
+                await client.wait_connected()
+                found = await agent.through_reconnects(lambda: self._find_window(agent))
+                if found is not None:
+                    return found
+            else:
+                return client.pane(created.pane_id), created.window_id
+
+    async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
+        """The pane of a program of an agent, if it was started."""
+        marks = dict(entry.decode().split("=", 1) for entry in agent.mark_entries())
+        for row in await list_agents(self.client.command, self.client.session_id):
+            if marks.items() <= environment_of(row.pane_pid or 0).items():
+                return self.client.pane(row.pane_id), row.window_id
+        return None
 
     async def _start_in_vacant(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
@@ -491,7 +530,10 @@ class Swarm:
     async def _give_back(self, agent: Agent) -> None:
         """Close the window of an agent that is over, or keep it for the next if it is the last."""
         client, pane = self.client, agent.pane
-        windows = await client.list_windows(client.session_id)
+        windows = [row.window_id for row in await client.list_windows(client.session_id)]
+        if agent.window_id not in windows:
+            # Somebody has closed it.
+            return
         if len(windows) > 1:
             with suppress(CommandError):
                 # Somebody may have closed it.
@@ -501,7 +543,6 @@ class Swarm:
                 await client.command("set-option", "-pu", "-t", pane.pane_id, option)
             await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
             self._vacant = pane
-        pane.forget()
 
     # What the swarm does all the time
 
