@@ -25,24 +25,20 @@ asyncio ends its loop without asking a guest whether it has cleaned up. Hence th
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import threading
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast
-from weakref import WeakSet, finalize
+from weakref import WeakSet
 
 import trio
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from ..errors import PortalClosed
-
-BUFFER = 256
-"""How many items of a stream wait in the portal for the asyncio side. Enough that a hop between the
-threads is shared by many lines, few enough that a batch does not hold up the asyncio loop."""
+from .bridge_stream import BUFFER, PortalStream
+from .handover import Answer, Job, Outcome, call_in_loop, wake
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,91 +68,6 @@ class PortalStatistics:
     tasks: int
 
 
-@frozen
-class _Outcome:
-    """How a task of trio has ended. `cut_off`: it was cancelled from outside before its end."""
-
-    value: object = None
-    error: BaseException | None = None
-    cut_off: bool = False
-
-    def unwrap(self, interrupt: BaseException | None, *, needed: bool = True) -> object:
-        """The value; `interrupt` is what the caller met while it waited.
-
-        An error of the task comes before the interrupt, as one in a ``finally`` would. Where the
-        value is not `needed`, it is no error to be cut off.
-        """
-        error = interrupt if self.error is None else self.error
-        if error is None and self.cut_off and needed:
-            error = PortalClosed("the portal was closed before the call had ended")
-        if error is None:
-            return self.value
-        try:
-            raise error
-        finally:
-            # The traceback holds this frame, which must not hold the error in turn.
-            del error, interrupt, self
-
-
-class _Answer:
-    """Where the outcome of a task is left by trio's thread for one that waits elsewhere.
-
-    `awaited` says whether somebody is going to take it.
-    """
-
-    __slots__ = ("_callbacks", "_lock", "_outcome", "awaited", "given")
-
-    def __init__(self, lock: threading.RLock, *, awaited: bool) -> None:
-        self.awaited = awaited
-        self.given = False
-        self._lock = lock
-        self._outcome: _Outcome | None = None
-        self._callbacks: list[Callable[[], bool]] = []
-
-    def give(self, outcome: _Outcome) -> bool:
-        """Leave `outcome`; whether there is somebody to take it."""
-        with self._lock:
-            self._outcome = outcome
-            self.given = True
-            callbacks, self._callbacks = self._callbacks, []
-            awaited = self.awaited
-        heard = [callback() for callback in callbacks]
-        return any(heard) if heard else awaited
-
-    def tell(self, callback: Callable[[], bool]) -> bool:
-        """Have `callback` called in trio's thread when the outcome is there; False if it is.
-
-        It gives False if it can reach nobody any more.
-        """
-        with self._lock:
-            if not self.given:
-                self.awaited = True
-                self._callbacks.append(callback)
-            return not self.given
-
-    def forget(self) -> None:
-        """Nobody waits any more."""
-        with self._lock:
-            self.awaited = False
-            self._callbacks.clear()
-
-    def take(self) -> _Outcome:
-        """The outcome, once: so that an error that is raised is not held by what waited for it."""
-        with self._lock:
-            outcome, self._outcome = self._outcome, None
-        return outcome or _Outcome()
-
-
-@define(eq=False)
-class _Job:
-    """A task of trio: what it runs, in which context, and where its outcome goes."""
-
-    function: Callable[[], Awaitable[object]]
-    answer: _Answer
-    context: contextvars.Context = Factory(contextvars.copy_context)
-    scope: trio.CancelScope = Factory(trio.CancelScope)
-
-
 class Portal:
     """A thread that runs trio, and the ways into it.
 
@@ -179,15 +90,15 @@ class Portal:
 
     def __init__(self) -> None:
         # Guards what both sides touch. Reentrant, since a stream may be collected at any point.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._state: State = "new"
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._inbox: list[Callable[[], object]] = []  # what trio's thread is to call
         self._rung = False  # trio has been told of what lies there
-        self._jobs: set[_Job] = set()
+        self._jobs: set[Job] = set()
         self._errors: list[BaseException] = []
-        self._ended = _Answer(self._lock, awaited=False)
+        self._ended = Answer(self.lock, awaited=False)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self._nursery: trio.Nursery
@@ -202,8 +113,8 @@ class Portal:
         gives in spite of that is lost, an exception is raised. Raises `PortalClosed` if the portal
         is closed, or gets closed before the call has ended.
         """
-        job = _Job(partial(async_fn, *args, **kwargs), _Answer(self._lock, awaited=True))
-        await self._begin_in_loop(job)
+        job = Job(partial(async_fn, *args, **kwargs), Answer(self.lock, awaited=True))
+        await self.begin_in_loop(job)
         return cast("T", await self._result(job))
 
     def run(self, async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -212,7 +123,7 @@ class Portal:
         Raises `RuntimeError` where a loop runs.
         """
         _refuse_in_a_loop("call")
-        job = _Job(partial(async_fn, *args, **kwargs), _Answer(self._lock, awaited=True))
+        job = Job(partial(async_fn, *args, **kwargs), Answer(self.lock, awaited=True))
         self._begin(job)
         return cast("T", self._result_blocking(job))
 
@@ -228,8 +139,8 @@ class Portal:
         is entered leaves it again, and waits for that.
         """
         opened = Opened(self, partial(factory, *args, **kwargs))
-        await self._begin_in_loop(opened._job)
-        interrupt = await self._until(opened._entered, opened._job)
+        await self.begin_in_loop(opened._job)
+        interrupt = await self.until(opened._entered, opened._job)
         if interrupt is not None or not opened._is_entered:
             await self._result(opened._job, interrupt)
         return opened
@@ -301,7 +212,8 @@ class Portal:
 
     # What happens in the thread of the caller.
 
-    async def _begin_in_loop(self, job: _Job) -> None:
+    async def begin_in_loop(self, job: Job) -> None:
+        """Start `job`, and the portal with it if that has not been. Raises `PortalClosed`."""
         if self._begin(job):
             # `asyncio.run` closes the generators that are still open when all tasks have ended,
             # and waits for that. So this one hears of the end while the loop can still wait.
@@ -316,9 +228,9 @@ class Portal:
             self._guard = None
             await self._end()
 
-    def _begin(self, job: _Job) -> bool:
+    def _begin(self, job: Job) -> bool:
         """Start `job`; whether the portal was started with it."""
-        with self._lock:
+        with self.lock:
             # After a fork there is no such thread in the child.
             if self.closed or (self._thread is not None and not self._thread.is_alive()):
                 raise PortalClosed("the portal is closed")
@@ -329,13 +241,13 @@ class Portal:
                 thread.start()
                 self._thread = thread
                 self._state = "running"
-            if not self._send(partial(self._start_job, job)):
+            if not self.send(partial(self._start_job, job)):
                 raise PortalClosed("the portal is closed: trio has ended")
         return first
 
-    def _send(self, function: Callable[[], object]) -> bool:
+    def send(self, function: Callable[[], object]) -> bool:
         """Have `function` called in trio's thread, in order; False if trio has ended."""
-        with self._lock:
+        with self.lock:
             if self._state == "closed":
                 return False
             self._inbox.append(function)
@@ -347,13 +259,13 @@ class Portal:
                 self._rung = True
             return True
 
-    async def _until(self, answer: _Answer, job: _Job | None) -> BaseException | None:
+    async def until(self, answer: Answer, job: Job | None) -> BaseException | None:
         """Wait for `answer`, also when cancelled, which cancels `job`; the first cancellation."""
         loop = asyncio.get_running_loop()
         interrupt: BaseException | None = None
         while True:
             waiter = loop.create_future()
-            if not answer.tell(partial(_call_in_loop, loop, partial(_wake, waiter))):
+            if not answer.tell(partial(call_in_loop, loop, partial(wake, waiter))):
                 try:
                     return interrupt
                 finally:
@@ -363,14 +275,14 @@ class Portal:
             except asyncio.CancelledError as cancelled:
                 interrupt = interrupt or cancelled
                 if job is not None:
-                    self._send(job.scope.cancel)
+                    self.send(job.scope.cancel)
             except BaseException:
                 # The coroutine is closed without having come to its end.
                 if job is not None:
-                    self._abandon(job)
+                    self.abandon(job)
                 raise
 
-    def _until_blocking(self, answer: _Answer, job: _Job | None) -> BaseException | None:
+    def _until_blocking(self, answer: Answer, job: Job | None) -> BaseException | None:
         done = threading.Event()
 
         def tell() -> bool:
@@ -382,58 +294,59 @@ class Portal:
                 done.wait()
             except KeyboardInterrupt as interrupt:
                 if job is not None:
-                    self._send(job.scope.cancel)
+                    self.send(job.scope.cancel)
                 done.wait()
                 return interrupt
         return None
 
-    async def _result(self, job: _Job, interrupt: BaseException | None = None) -> object:
-        later = await self._until(job.answer, job)
+    async def _result(self, job: Job, interrupt: BaseException | None = None) -> object:
+        later = await self.until(job.answer, job)
         try:
-            return self._take(job.answer).unwrap(interrupt or later)
+            return self.take(job.answer).unwrap(interrupt or later)
         finally:
             del interrupt, later
 
-    def _result_blocking(self, job: _Job, interrupt: BaseException | None = None) -> object:
+    def _result_blocking(self, job: Job, interrupt: BaseException | None = None) -> object:
         later = self._until_blocking(job.answer, job)
-        return self._take(job.answer).unwrap(interrupt or later)
+        return self.take(job.answer).unwrap(interrupt or later)
 
-    def _take(self, answer: _Answer) -> _Outcome:
+    def take(self, answer: Answer) -> Outcome:
+        """The outcome in an answer that is there; its error is told then."""
         outcome = answer.take()
-        with self._lock:
+        with self.lock:
             self._errors = [error for error in self._errors if error is not outcome.error]
         return outcome
 
-    def _abandon(self, job: _Job) -> None:
+    def abandon(self, job: Job) -> None:
         """Cancel `job`; nobody will ask how it ended."""
         job.answer.forget()
-        self._send(job.scope.cancel)
+        self.send(job.scope.cancel)
 
     def _close_soon(self) -> None:
-        with self._lock:
+        with self.lock:
             if self.closed:
                 return
             if self._thread is None or not self._thread.is_alive():
                 self._state = "closed"
-                self._ended.give(_Outcome())
+                self._ended.give(Outcome())
             else:
                 self._state = "closing"
-                self._send(self._cancel_jobs)
+                self.send(self._cancel_jobs)
 
     async def _end(self) -> None:
         self._ended.awaited = True
         self._close_soon()
-        interrupt = await self._until(self._ended, None)
+        interrupt = await self.until(self._ended, None)
         self._raise_errors(interrupt)
 
     def _raise_errors(self, interrupt: BaseException | None = None) -> None:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()  # which has nothing more to do
-        with self._lock:
+        with self.lock:
             errors, self._errors = self._errors, []
         if len(errors) > 1:
             raise BaseExceptionGroup("several tasks in the portal failed", errors)
-        _Outcome(error=errors.pop() if errors else None).unwrap(interrupt)
+        Outcome(error=errors.pop() if errors else None).unwrap(interrupt)
 
     # What happens in trio's thread.
 
@@ -442,57 +355,57 @@ class Portal:
             trio.run(self._main)
         finally:
             # Trio breaks down only by a fault inside of it: that goes to the excepthook.
-            with self._lock:
+            with self.lock:
                 self._state = "closed"
                 self._token = None
             for job in list(self._jobs):
-                self._finish(job, _Outcome(cut_off=True))
-            is_awaited = self._ended.give(_Outcome())
+                self._finish(job, Outcome(cut_off=True))
+            is_awaited = self._ended.give(Outcome())
         if not is_awaited:
             self._raise_errors()
 
     async def _main(self) -> None:
         self._closing = trio.Event()
         async with trio.open_nursery() as self._nursery:
-            with self._lock:
+            with self.lock:
                 self._token = trio.lowlevel.current_trio_token()
             self._empty_inbox()
             await self._closing.wait()
 
     def _empty_inbox(self) -> None:
-        with self._lock:
+        with self.lock:
             functions, self._inbox = self._inbox, []
             self._rung = False
         for function in functions:
             function()
 
-    def _start_job(self, job: _Job) -> None:
+    def _start_job(self, job: Job) -> None:
         self._jobs.add(job)
         job.context.run(
             partial(self._nursery.start_soon, self._run_job, job, name=job.function),
         )
 
-    async def _run_job(self, job: _Job) -> None:
+    async def _run_job(self, job: Job) -> None:
         try:
             with job.scope:
                 value = await job.function()
         except trio.Cancelled:
             # Not by the scope of the call: trio itself breaks down.
-            outcome = _Outcome(cut_off=True)
+            outcome = Outcome(cut_off=True)
         except BaseException as error:
-            outcome = _Outcome(error=error)
+            outcome = Outcome(error=error)
         else:
-            outcome = _Outcome(cut_off=True) if job.scope.cancelled_caught else _Outcome(value)
+            outcome = Outcome(cut_off=True) if job.scope.cancelled_caught else Outcome(value)
         try:
             self._finish(job, outcome)
         finally:
             # The traceback of an error holds this frame.
             del outcome
 
-    def _finish(self, job: _Job, outcome: _Outcome) -> None:
+    def _finish(self, job: Job, outcome: Outcome) -> None:
         self._jobs.discard(job)
         if not job.answer.give(outcome) and outcome.error is not None:
-            with self._lock:
+            with self.lock:
                 self._errors.append(outcome.error)
 
     def _cancel_jobs(self) -> None:
@@ -515,23 +428,23 @@ class Opened(Generic[T]):
         self.value: T
         self._portal = portal
         self._factory = factory
-        self._entered = _Answer(portal._lock, awaited=True)
+        self._entered = Answer(portal.lock, awaited=True)
         self._is_entered = False
         self._leave = trio.Event()
-        self._job = _Job(self._hold, _Answer(portal._lock, awaited=True))
+        self._job = Job(self._hold, Answer(portal.lock, awaited=True))
         self._job.answer.tell(self._note_end)
 
     async def _hold(self) -> None:
         async with self._factory() as value:
             self.value = value
             self._is_entered = True
-            self._entered.give(_Outcome())
+            self._entered.give(Outcome())
             await self._leave.wait()
 
     def _note_end(self) -> bool:
         # Whoever waits for it to be entered asks for the outcome then; later on nobody may.
         waits = not self._is_entered
-        self._entered.give(_Outcome())
+        self._entered.give(Outcome())
         return waits
 
     async def aclose(self) -> None:
@@ -540,19 +453,19 @@ class Opened(Generic[T]):
         A cancel reaches into the leaving, which is waited for nevertheless. Raises what leaving
         raises, also if that was before: a context that fails ends its block by itself.
         """
-        self._portal._send(self._leave.set)
-        interrupt = await self._portal._until(self._job.answer, self._job)
+        self._portal.send(self._leave.set)
+        interrupt = await self._portal.until(self._job.answer, self._job)
         self._finish(interrupt)
 
     def close(self) -> None:
         """As `aclose`, for a thread without a loop, which it blocks."""
         _refuse_in_a_loop("aclose")
-        self._portal._send(self._leave.set)
+        self._portal.send(self._leave.set)
         interrupt = self._portal._until_blocking(self._job.answer, self._job)
         self._finish(interrupt)
 
     def _finish(self, interrupt: BaseException | None) -> None:
-        self._portal._take(self._job.answer).unwrap(interrupt, needed=False)
+        self._portal.take(self._job.answer).unwrap(interrupt, needed=False)
 
     async def __aenter__(self) -> T:
         return self.value
@@ -565,174 +478,6 @@ class Opened(Generic[T]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-class _Flow(Generic[T]):
-    """What both sides of a stream share; it does not hold the stream, which may be dropped."""
-
-    def __init__(
-        self,
-        factory: Callable[[], AsyncIterable[T]],
-        limit: int,
-        loop: asyncio.AbstractEventLoop,
-        lock: threading.RLock,
-    ) -> None:
-        self.waiter: asyncio.Future[None] | None = None
-        self._factory = factory
-        self._limit = limit
-        self.loop = loop
-        self._lock = lock
-        self._items: list[T] = []
-        self._rung = False  # the consumer has been told of what lies there
-        self._room: trio.Event | None = None  # the source waits for it
-
-    async def pump(self) -> None:
-        """Iterate over the source, in trio."""
-        iterator = aiter(self._factory())
-        try:
-            async for item in iterator:
-                with self._lock:
-                    self._items.append(item)
-                    told, self._rung = self._rung, True
-                    full = len(self._items) >= self._limit
-                    if full:
-                        self._room = room = trio.Event()
-                if not told and not self.ring():
-                    return
-                if full:
-                    await room.wait()
-        finally:
-            aclose = getattr(iterator, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-    def ring(self) -> bool:
-        """Wake the consumer, from trio's thread; False if its loop is closed."""
-        return _call_in_loop(self.loop, self._wake)
-
-    def _wake(self) -> None:
-        if self.waiter is not None:
-            _wake(self.waiter)
-
-    def take(self) -> tuple[list[T], trio.Event | None]:
-        """What lies there, and what to set if the source waits for room."""
-        with self._lock:
-            items, self._items = self._items, []
-            room, self._room = self._room, None
-            self._rung = False
-        return items, room
-
-
-class PortalStream(Generic[T]):
-    """Items of an async iterable of trio, for one consumer under asyncio, from `Portal.iterate`.
-
-    ``async with`` gives a sure end. A plain ``async for`` that is broken off leaves nothing behind
-    either: when the stream is collected, what it runs in trio is cancelled. A cancel while it waits
-    for an item loses nothing, the stream can be used on. What the source raises is raised behind
-    its last item; `PortalClosed` if the portal was closed meanwhile.
-    """
-
-    def __init__(
-        self, portal: Portal, factory: Callable[[], AsyncIterable[T]], buffer: int
-    ) -> None:
-        self._portal = portal
-        self._factory = factory
-        self._buffer = buffer
-        self._batch: deque[T] = deque()
-        self._closed = False
-        self._flow: _Flow[T] | None = None
-        self._job: _Job
-        self._finalizer: finalize[[_Job], PortalStream[T]]
-
-    def __aiter__(self) -> PortalStream[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        while not self._batch:
-            await self._fetch()
-        return self._batch.popleft()
-
-    async def _fetch(self) -> None:
-        """Get the next batch; raises `StopAsyncIteration` at the end."""
-        if self._closed:
-            raise StopAsyncIteration
-        flow = self._flow or await self._start()
-        if flow.loop is not asyncio.get_running_loop():
-            raise RuntimeError("another loop has begun with this stream; one has to stay with it")
-        if flow.waiter is not None:
-            raise RuntimeError("another task waits for the next item of this stream")
-        # In this order: what came before the end lies there when the end is known.
-        ended = self._job.answer.given
-        items, room = flow.take()
-        if room is not None:
-            self._portal._send(room.set)
-        if items:
-            self._batch.extend(items)
-            # So that a flood leaves the loop a turn for each batch.
-            await asyncio.sleep(0)
-        elif ended:
-            self._closed = True
-            self._finalizer.detach()
-            self._portal._take(self._job.answer).unwrap(None)
-            raise StopAsyncIteration
-        else:
-            flow.waiter = asyncio.get_running_loop().create_future()
-            try:
-                await flow.waiter
-            finally:
-                flow.waiter = None
-
-    async def _start(self) -> _Flow[T]:
-        flow = _Flow(self._factory, self._buffer, asyncio.get_running_loop(), self._portal._lock)
-        self._job = _Job(flow.pump, _Answer(self._portal._lock, awaited=True))
-        self._job.answer.tell(flow.ring)
-        await self._portal._begin_in_loop(self._job)
-        self._flow = flow
-        self._finalizer = finalize(self, self._portal._abandon, self._job)
-        self._finalizer.atexit = False
-        return flow
-
-    async def aclose(self) -> None:
-        """End the iteration in trio and wait for that, also when cancelled. Harmless twice.
-
-        What was not yet consumed is dropped. Raises what the source raises when it is ended.
-        """
-        self._closed = True
-        self._batch.clear()
-        if self._flow is None:
-            return
-        self._finalizer.detach()
-        # An error that the consumer did not come to has happened behind the end.
-        ended = self._job.answer.given
-        self._portal._send(self._job.scope.cancel)
-        interrupt = await self._portal._until(self._job.answer, self._job)
-        outcome = self._portal._take(self._job.answer)
-        if ended:
-            outcome = _Outcome()
-        try:
-            outcome.unwrap(interrupt, needed=False)
-        finally:
-            del outcome, interrupt
-
-    async def __aenter__(self) -> PortalStream[T]:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
-def _call_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
-    """Have `function` called by `loop`, from another thread; False if it is closed."""
-    try:
-        loop.call_soon_threadsafe(function)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _refuse_in_a_loop(instead: str) -> None:
