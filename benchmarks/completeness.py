@@ -41,7 +41,7 @@ SIDES: dict[str, Watching] = {
     "design document, 100 ms": document_polling,
 }
 
-RATES = (100, 300, 1000, 3000, 10_000, 50_000)
+RATES = (100, 300, 1000, 10_000, 50_000)
 
 UNITS = {"seen": "%", "repeated": "%", "rate": "lines/s"}
 

@@ -109,7 +109,9 @@ async def _measure_idle(server: Server, seconds: float) -> Cpu:
     return meter.stop()
 
 
-def stream_side(server: Server, panes: Sequence[PaneInfo], idle: float, busy: float) -> Samples:
+def stream_side(
+    server: Server, panes: Sequence[PaneInfo], idle: float, busy: float, settle: float
+) -> Samples:
     """A task for each pane that waits for its next chunk."""
 
     async def read(pane: tmuxcc.Pane) -> None:
@@ -123,7 +125,7 @@ def stream_side(server: Server, panes: Sequence[PaneInfo], idle: float, busy: fl
         ):
             for pane in panes:
                 nursery.start_soon(read, client.pane(pane.pane_id))
-            await trio.sleep(0.2)
+            await trio.sleep(settle)
             used = await _measure_idle(server, idle)
             nursery.cancel_scope.cancel()
         return used
@@ -197,7 +199,7 @@ def run(setting: Setting) -> list[Row]:
 
             sides = {
                 "floor": side(floor_side),
-                "tmuxcc stream": side(stream_side),
+                "tmuxcc stream": side(stream_side, settle / 2),
                 "tmuxcc swarm": side(swarm_side, settle),
                 "libtmux, 100 ms": side(libtmux_side),
             }

@@ -43,6 +43,9 @@ from .harness import (
 
 READ = 1 << 16
 
+SETTLED, SETTLED_EACH = 0.05, 0.002
+"""Seconds, and those for each pane more, after which all streams have begun."""
+
 WAITING_PROGRAM = ("sleep", "100000")
 
 unique = count()
@@ -283,7 +286,13 @@ def tap(scene: Scene) -> Record:
 
 
 async def _read_streams(
-    panes: Sequence[tmuxcc.Pane], record: Record, ends: EndWatch, *, lines: bool
+    scene: Scene,
+    client: tmuxcc.Client,
+    panes: Sequence[tmuxcc.Pane],
+    record: Record,
+    *,
+    lines: bool,
+    ttys: Sequence[str] | None = None,
 ) -> None:
     """A task for each pane, which reads its stream, until all have ended."""
     done = trio.Event()
@@ -308,7 +317,12 @@ async def _read_streams(
                 nursery.start_soon(read_lines, pane, pane.lines())
             else:
                 nursery.start_soon(read_chunks, pane, pane.output())
-        await _wait_end(ends, done)
+        # Each asks once whether its pane is there.
+        await trio.sleep(SETTLED + SETTLED_EACH * len(panes))
+        with scene.writing(ttys) as ends:
+            before = client.statistics().bytes_received
+            await _wait_end(ends, done)
+            scene.wire = client.statistics().bytes_received - before
         nursery.cancel_scope.cancel()
 
 
@@ -320,10 +334,7 @@ def _reading(scene: Scene, *, lines: bool) -> Record:
             SESSION, tmux=scene.server.tmux, socket_path=scene.server.socket
         ) as client:
             panes = [client.pane(pane.pane_id) for pane in scene.panes]
-            with scene.writing() as ends:
-                before = client.statistics().bytes_received
-                await _read_streams(panes, record, ends, lines=lines)
-                scene.wire = client.statistics().bytes_received - before
+            await _read_streams(scene, client, panes, record, lines=lines)
 
     trio.run(watch)
     return record
@@ -360,10 +371,8 @@ async def read_agents(scene: Scene, agents: Swarm, record: Record) -> None:
     """What `swarm` does with agents that are there."""
     ttys = {row.pane_id: row.pane_tty for row in await agents.client.list_panes()}
     panes = [agent.pane for agent in agents.agents.values()]
-    with scene.writing([ttys[pane.pane_id] for pane in panes]) as ends:
-        before = agents.client.statistics().bytes_received
-        await _read_streams(panes, record, ends, lines=True)
-        scene.wire = agents.client.statistics().bytes_received - before
+    own = [ttys[pane.pane_id] for pane in panes]
+    await _read_streams(scene, agents.client, panes, record, lines=True, ttys=own)
 
 
 # Polling

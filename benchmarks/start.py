@@ -45,7 +45,7 @@ def _process(*words: str) -> Callable[[], Samples]:
 
 def _timed(function: Callable[[Server, PaneInfo], None], server: Server, pane: PaneInfo):
     def side() -> Samples:
-        with closing(Writer([pane.tty], rate=1000, seconds=0.3)) as writer:
+        with closing(Writer([pane.tty], rate=1000, seconds=0.15)) as writer:
             writer.go()
             start = time.perf_counter()
             function(server, pane)
@@ -99,7 +99,7 @@ def run(setting: Setting) -> list[Row]:
     rows = compare(
         PROCESS,
         {name: _process(*words) for name, words in processes.items()},
-        rounds=setting.of(9, 1),
+        rounds=setting.of(5, 1),
         units=UNITS,
         baseline="floor",
     )
@@ -108,7 +108,7 @@ def run(setting: Setting) -> list[Row]:
         rows += compare(
             FIRST,
             {name: _timed(function, server, pane) for name, function in sides.items()},
-            rounds=setting.of(9, 1),
+            rounds=setting.of(5, 1),
             units=UNITS,
             baseline="floor",
         )

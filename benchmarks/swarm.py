@@ -230,7 +230,7 @@ def floor_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
             word = secrets.token_hex(6).encode()
             start = time.perf_counter()
             control.write(b"".join(b"send-keys -t %b %b Enter\n" % (p[0], word) for p in panes))
-            for _ in _arrivals(control, [b"%%output %b %b" % (p[0], word) for p in panes]):
+            for _ in _echoes(control, word, {p[0] for p in panes}):
                 samples["broadcast"].append(_since(start))
         if kills:
             samples["death, program killed"] = []
@@ -254,13 +254,19 @@ def _read_all(control: Control, text: bytes, count: int) -> bytes:
     return data
 
 
-def _arrivals(control: Control, texts: Sequence[bytes]) -> Iterator[bytes]:
-    """Each of `texts` when it has come."""
-    data, waiting = b"", list(texts)
+def _echoes(control: Control, word: bytes, waiting: set[bytes]) -> Iterator[bytes]:
+    """Each of the panes when it has written `word`, which may come in pieces."""
+    texts: dict[bytes, bytes] = {}
+    rest = b""
     while waiting:
-        data += control.read()
-        yield from [text for text in waiting if text in data]
-        waiting = [text for text in waiting if text not in data]
+        *lines, rest = (rest + control.read()).split(b"\n")
+        for line in lines:
+            kind, pane, text = (*line.split(b" ", 2), b"", b"")[:3]
+            if kind == b"%output" and pane in waiting:
+                texts[pane] = texts.get(pane, b"") + text
+                if word in texts[pane]:
+                    waiting.remove(pane)
+                    yield pane
 
 
 def _wait_gone(pids: Sequence[int]) -> None:
@@ -343,7 +349,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                         server, size, kills=kills if size <= 10 else 0, words=1
                     ),
                 },
-                rounds=setting.of(1 if size > 100 else 2 if size == 100 else 3, 1),
+                rounds=setting.of(1 if size in (50, 200) else 2 if size == 100 else 3, 1),
                 units=UNITS,
                 baseline="floor",
             )

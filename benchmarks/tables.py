@@ -93,7 +93,7 @@ def _singles(case: str, rows: Sequence[Row]) -> Table:
 
 def _cell(row: Row) -> str:
     text = figure(row.p50)
-    if row.ratio is not None and row.side != row.baseline:
+    if row.ratio and row.side != row.baseline:
         text += f" (x {figure(row.ratio)})"
     return text
 
@@ -129,12 +129,14 @@ def show(results: Results) -> None:
         console.print()
         console.print(Text(f"{question.title}", style="bold"), Text(f"{question.seconds:g} s"))
         for table in of_question(question):
+            console.print(Text(table.title, style="cyan"))
             console.print(_rich(table))
         for note in question.notes:
             console.print(Text(f"  {note}", style="dim"))
     aimed = of_targets(results)
     if aimed.rows:
         console.print()
+        console.print(Text(aimed.title, style="bold"))
         console.print(_rich(aimed))
     console.print()
     told = ", ".join(f"{name} {value}" for name, value in results.environment.items())
@@ -148,9 +150,6 @@ _STYLES = {"met": "green", "missed": "bold red"}
 
 def _rich(table: Table) -> RichTable:
     shown = RichTable(
-        title=table.title,
-        title_justify="left",
-        title_style="cyan",
         box=None,
         header_style="dim",
         pad_edge=False,

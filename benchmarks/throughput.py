@@ -89,7 +89,7 @@ def run(setting: Setting) -> list[Row]:
     """One pane, then many."""
     with run_server(setting.tmux) as server:
         file = server.folder / "flood.txt"
-        file.write_bytes(colour_log(setting.of(4_000_000, 200_000)) + END + b"\n")
+        file.write_bytes(colour_log(setting.of(3_000_000, 200_000)) + END + b"\n")
         with server.panes(1) as panes:
             sides = {name: watching(each, server, panes, file) for name, each in SIDES.items()}
             rows = compare(ONE, sides, rounds=setting.of(3, 1), units=UNITS, baseline="floor")

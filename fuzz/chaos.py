@@ -292,10 +292,10 @@ class LookerOn:
         """Read what a terminal shows, as one does. Until it is gone."""
         # Until it hangs up, or is closed by `end`.
         with suppress(OSError, trio.ClosedResourceError):
-            while self._terminal is not None:
-                await trio.lowlevel.wait_readable(self._terminal)
+            while (terminal := self._terminal) is not None:
+                await trio.lowlevel.wait_readable(terminal)
                 with suppress(BlockingIOError):
-                    os.read(self._terminal, 65536)
+                    os.read(terminal, 65536)
 
     def end(self) -> None:
         """Be gone, by SIGKILL."""
@@ -508,12 +508,20 @@ class Chaos:
         if self.made % 3 == 0:
             self.nursery.start_soon(self.read_lines, member)
 
+    @contextmanager
+    def told_of_loss(self, ledger: Ledger) -> Iterator[None]:
+        """A stream that says that tmux is gone has told that something may be missing."""
+        try:
+            yield
+        except tmuxcc.ConnectionClosed:
+            ledger.missing(None)
+
     async def read_bytes(self, member: Member) -> None:
         """Read all, as bytes, to the end."""
         ledger = Ledger(member.agent.agent_id, member.folder, self.fault)
         member.ledgers.append(ledger)
         end = 0
-        with suppress(tmuxcc.ConnectionClosed):
+        with self.told_of_loss(ledger):
             async for item in member.agent.output():
                 if item.offset != end:
                     self.fault(f"{ledger.name}: an item at {item.offset} instead of {end}")
@@ -532,7 +540,7 @@ class Chaos:
         """Read all, as lines, rather slowly."""
         ledger = Ledger(f"{member.agent.agent_id} (lines)", member.folder, self.fault)
         member.ledgers.append(ledger)
-        with suppress(tmuxcc.ConnectionClosed):
+        with self.told_of_loss(ledger):
             async for line in member.agent.lines():
                 if isinstance(line, tmuxcc.LostOutput):
                     ledger.missing(line.gap.size)
@@ -607,7 +615,8 @@ class Chaos:
                     self.stopped.discard(pid)
                     send_signal(pid, signal.SIGCONT)
 
-            self.soon(go_on)
+            # Not `soon`: the others may all be waiting for this one.
+            self.nursery.start_soon(go_on)
 
     async def pause_program(self) -> None:
         if (member := self.some()) is not None:

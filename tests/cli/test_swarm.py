@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tmuxcc.cli.logs import missing_lines
+
 from .helpers import (
     PATIENCE,
     Running,
@@ -143,6 +145,7 @@ def test_an_agent_that_is_not_there_exits_2_and_the_line_names_those_that_are(st
 def test_ps_shows_each_agent_with_its_last_line(start, verb):
     start(CAT)
     verb("send", "cat", "hello")
+    eventually(lambda: "up" in verb("logs", "other").stdout)
     result = verb("ps")
     assert result.returncode == 0
     title, *lines = result.stdout.splitlines()
@@ -150,9 +153,18 @@ def test_ps_shows_each_agent_with_its_last_line(start, verb):
         *("name", "state", "activity", "ready", "uptime", "restarts", "bytes", "last", "line")
     ]
     rows = {line.split()[0]: line.split() for line in lines}
+    assert list(rows) == ["cat", "other"]
     assert rows["cat"][1] == rows["other"][1] == "running"
     assert rows["cat"][-1] == "hello"
     assert rows["other"][-1] == "up"
+
+
+def test_ps_has_the_last_line_of_each_of_many_in_the_order_of_their_numbers(folder, verb):
+    text = "[agents.w]\nargv = ['sh', '-c', 'echo I am {id}; exec cat']\nreplicas = 25\n"
+    verb("up", "-d", swarm_file(folder, text))
+    eventually(lambda: verb("ps").stdout.count("I am") == 25)
+    rows = json_lines(verb("ps", "--json").stdout)
+    assert [row["last_line"] for row in rows] == [f"I am w-{n}" for n in range(1, 26)]
 
 
 def test_ps_says_that_no_master_runs(folder, tmux, verb):
@@ -214,8 +226,10 @@ def test_ps_on_a_terminal_has_colours_and_cuts_the_last_line(folder, tmux, start
 # logs
 
 
-def test_logs_show_what_is_there_and_end(start, verb):
+def test_logs_show_what_is_there_and_end(folder, tmux, start, verb):
     start("[agents]\na = {command = 'seq 3'}\nlong = {command = \"sh -c 'echo x; exec cat'\"}\n")
+    eventually(lambda: "x" in verb("logs", "long").stdout)
+    wait_state(folder, tmux, "a", "exited")
     result = verb("logs")
     assert result.returncode == 0
     assert result.stdout.splitlines() == ["a    | 1", "a    | 2", "a    | 3", "long | x"]
@@ -224,9 +238,10 @@ def test_logs_show_what_is_there_and_end(start, verb):
     assert rows == [{"event": "line", "name": "a", "text": text} for text in ("2", "3")]
 
 
-def test_logs_have_lines_whole_that_are_longer_than_the_terminal(start, verb):
-    start("[agents.a]\ncommand = 'seq -s, 1000'\n")
-    assert verb("logs").stdout == f"a | {','.join(map(str, range(1, 1001)))}\n"
+def test_logs_have_lines_whole_that_are_longer_than_the_terminal(folder, tmux, start, verb):
+    start("[agents]\na = {command = 'seq -s, 1000'}\nb = {command = 'cat'}\n")
+    wait_state(folder, tmux, "a", "exited")
+    assert verb("logs", "a").stdout == f"a | {','.join(map(str, range(1, 1001)))}\n"
 
 
 def test_followed_logs_pass_from_what_was_to_what_comes_without_loss(folder, tmux, start, verb):
@@ -289,6 +304,24 @@ def test_followed_logs_end_with_the_swarm_and_say_so(folder, tmux, start, verb):
         verb("down")
         assert run.wait_end() == 0
         assert run.errors() in ("the swarm demo has ended\n", "")
+
+
+@pytest.mark.parametrize(
+    ("last", "begun", "kept", "wanted"),
+    [
+        (["1", "2"], "", ["0", "1", "2", "3", "4"], ["3", "4"]),
+        (["1", "2"], "3", ["1", "2", "34", "5"], ["34", "5"]),
+        (["a\tb  "], "", ["a       b", "c"], ["c"]),
+        (["1", "2"], "", ["1", "2"], []),
+        # Not certain.
+        (["1", "2"], "x", ["1", "2", "34", "5"], None),
+        (["y"], "", ["y", "y", "z"], None),
+        (["1"], "", ["2", "3"], None),
+        ([], "", ["2", "3"], None),
+    ],
+)
+def test_lines_that_a_stream_misses_are_found_in_what_tmux_keeps(last, begun, kept, wanted):
+    assert missing_lines(last, begun, kept) == wanted
 
 
 def test_a_reader_of_logs_that_goes_away_ends_them_quietly(folder, tmux, start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -14,8 +15,8 @@ from ..client.background import background
 from ..client.output import Chunk, Gap
 from ..client.pane import Pane
 from ..client.streams import LostOutput, OutputStream
-from ..client.text import LineSplitter
-from ..errors import ConnectionClosed, PaneNotFound
+from ..client.text import LineSplitter, strip_sequences
+from ..errors import CommandError, ConnectionClosed, PaneNotFound
 from ..protocol.events import Output
 from .follow import Follower, following
 from .report import Lines, json_text, line_values, message, message_console, now
@@ -25,6 +26,9 @@ from .text import Writer, quiet_stdout
 # What the wrapper of a program writes behind its last byte (client/program.py).
 _MARK = b"\x1b]6973;"
 _MARK_SIZE = 64
+
+_KEY_LINES = 20
+"""Lines by which the place is found in what tmux keeps where our own stream of it broke off."""
 
 
 @click.command()
@@ -146,6 +150,26 @@ def _tail(lines: list[str], count: int | None) -> list[str]:
     return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
+def missing_lines(last: Iterable[str], begun: str, kept: Sequence[str]) -> list[str] | None:
+    """The lines of `kept` that follow those that were seen `last`, and the one that was `begun`.
+
+    None where that is not certain: if the seen ones stand nowhere, or more than once.
+    """
+
+    def essence(line: str) -> str:
+        # A terminal writes tabs as blanks, and drops those at the end.
+        return "".join(strip_sequences(line).split())
+
+    key = [essence(line) for line in last]
+    lines = [essence(line) for line in kept]
+    size = len(key)
+    places = [end for end in range(size, len(lines) + 1) if lines[end - size : end] == key]
+    if not key or len(places) != 1:
+        return None
+    first = lines[places[0]] if places[0] < len(lines) else ""
+    return list(kept[places[0] :]) if first.startswith(essence(begun)) else None
+
+
 class _Following:
     """``logs -f``: what is there, and what comes, of each agent, through all of its programs."""
 
@@ -220,7 +244,9 @@ class _Following:
         pane = self._link.client.pane(agent.pane_id)
         await pane.adopt()
         stream, splitter = pane.output(since=0), LineSplitter(escapes=printer.escapes)
-        await printer.put(name, _tail(_there(stream, splitter), self._count))
+        lines = _there(stream, splitter)
+        last = deque(lines, _KEY_LINES)
+        await printer.put(name, _tail(lines, self._count))
         while True:
             again = trio.Event()
             self._nursery.start_soon(self._forget_at_end, pane, again)
@@ -230,11 +256,14 @@ class _Following:
                     lines = splitter.receive(item.data)
                 elif isinstance(item, Gap):
                     lines = [*splitter.finish(), LostOutput(item)]
+                last.extend(lines)
                 await printer.put(name, lines, live=True)
             rest = splitter.finish()
             if _MARK not in self._tails.pop(agent.pane_id, _MARK):
                 # The master, quicker than we, had the program's pane closed before we had it all.
-                rest.append(LostOutput(Gap(stream.offset, None, "pause")))
+                missing = missing_lines(last, "".join(rest), await self._kept(pane))
+                lost = LostOutput(Gap(stream.offset, None, "pause"))
+                rest = [*rest, lost] if missing is None else missing
             await printer.put(name, rest, live=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_over, name, nursery.cancel_scope)
@@ -243,6 +272,19 @@ class _Following:
             if not again.is_set():
                 return
             stream = pane.output(since=0)
+
+    async def _kept(self, pane: Pane) -> list[str]:
+        """The lines that tmux keeps of a pane, the last of them not empty."""
+        escapes = ["-e"] if self._printer.escapes else []
+        where = ("-p", "-J", *escapes, "-S", "-", "-t", pane.pane_id)
+        try:
+            lines = await self._link.command("capture-pane", *where)
+        except CommandError:
+            # The window has been closed.
+            return []
+        while lines and not lines[-1].strip():
+            lines.pop()
+        return lines
 
     async def _forget_at_end(self, pane: Pane, again: trio.Event) -> None:
         """Let what is written after the program's end be the output of another one, from 0 on."""

@@ -89,11 +89,13 @@ def _version() -> str:
 @target_options
 @click.pass_context
 def command(ctx: click.Context, target: Target) -> None:
-    """Run programs in tmux and follow them, watch a tmux server, look what is wrong.
+    """Run programs in tmux and follow them, alone or as a swarm that any shell can see and drive.
 
     \b
     Examples:
       tmuxcc run -n web "python3 -m http.server" -n log "ping -c3 localhost"
+      tmuxcc up --detach swarm.toml && tmuxcc ps
+      tmuxcc logs -f
       tmuxcc watch work
       tmuxcc doctor
     """  # noqa: D301 - the \b is for click

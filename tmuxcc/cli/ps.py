@@ -21,7 +21,7 @@ _TITLES = (
     "name", "state", "activity", "ready", "uptime", "restarts", "bytes", "last line",
 )  # fmt: skip
 _SHORTEST_LAST_LINE = 20
-_PER_COMMAND = 100  # what a tmux process tells its server has 16 KB at most
+_PER_COMMAND = 20  # what a tmux process tells its server has 16 KB at most
 
 
 @click.command()
@@ -68,7 +68,7 @@ async def _last_lines(sight: Glance, agents: Sequence[Sighting]) -> list[str]:
         separator = token_hex(16)
         commands: list[tuple[str, ...]] = []
         for agent in some:
-            commands.append(("display-message", "-p", f"{separator}{agent.pane_id}"))
+            commands.append(("display-message", "-p", separator))
             commands.append(("capture-pane", "-p", "-t", agent.pane_id))
         try:
             lines = await sight.run_all(commands)
@@ -80,10 +80,10 @@ async def _last_lines(sight: Glance, agents: Sequence[Sighting]) -> list[str]:
                 for agent in some:
                     found[agent.pane_id] = (await _last_lines(sight, [agent]))[0]
             continue
-        for screen in "\n".join(lines).split(separator)[1:]:
-            pane_id, *shown = screen.splitlines()
-            full = (line.strip() for line in reversed(shown) if line.strip())
-            found[pane_id] = next(full, "")
+        screens = "\n".join(lines).split(separator)[1:]
+        for agent, screen in zip(some, screens, strict=True):
+            full = (line.strip() for line in reversed(screen.splitlines()) if line.strip())
+            found[agent.pane_id] = next(full, "")
     return [found.get(agent.pane_id, "") for agent in agents]
 
 

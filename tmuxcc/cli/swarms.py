@@ -252,13 +252,14 @@ class Sight:
         self.master = _master(notes.master)
 
     async def agents(self) -> dict[str, Sighting]:
-        """All agents, in the order of their windows."""
+        """All agents, in the order of their ids: worker-2 stands before worker-10."""
         where = ("list-panes", "-s", "-t", self.place.session_target)
         rows = await list_rows(self.command, where, Sighting)
         if rows:
             # It may have gone, or another have taken its place.
             self.master = _master(rows[0].master)
-        return {row.agent_id: row for row in rows if row.agent_id}
+        found = {row.agent_id: row for row in rows if row.agent_id}
+        return {name: found[name] for name in sorted(found, key=_natural)}
 
     async def chosen(self, names: Iterable[str]) -> dict[str, Sighting]:
         """The agents that are named, all if none is. Raises `AgentNotFoundError`.
@@ -280,6 +281,11 @@ class Sight:
     def mark(self) -> bytes:
         """What every process of the swarm has in its environment."""
         return f"{SWARM_VARIABLE}={self.place.cluster_id}:{self.life_id}".encode()
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    pieces = re.split("([0-9]{1,9})", text)
+    return [(int(piece), "") if number % 2 else (0, piece) for number, piece in enumerate(pieces)]
 
 
 def choose(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -375,7 +381,12 @@ async def _gate(place: Place) -> AsyncIterator[None]:
 
     Up to 3.6b the tmux server may crash where one client comes while another one goes.
     """
-    folder = os.open(Path(_socket(place.target)).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        folder = os.open(Path(_socket(place.target)).parent, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        # The swarm has gone and its folder with it.
+        yield
+        return
     try:
         with trio.move_on_after(GATE_PATIENCE):
             while not _lock(folder):  # noqa: ASYNC110 - nobody tells

@@ -272,6 +272,7 @@ class Pane:
         self._panes.typed(self.pane_id, text)
         offset = log.end
         commands: list[tuple[str | bytes, ...]] = []
+        buffer = ""
         if note is not None:
             commands.append(("set-option", "-p", "-t", self.pane_id, *note))
         if data:
@@ -284,7 +285,8 @@ class Pane:
                 commands += [("set-buffer", "-b", buffer, "--", data), (*paste, buffer, "-d")]
         if submit and not (data and pastes):
             commands.append(("send-keys", "-t", self.pane_id, "Enter"))
-        await self._batch(*commands)
+        if not await self._type(commands, buffer):
+            return SendOutcome.DEAD
         stranded = submit and pastes
         if submit and pastes:
             for _ in range(ENTER_ATTEMPTS):
@@ -437,9 +439,25 @@ class Pane:
 
     def _named(self, error: CommandError) -> TmuxError:
         text = " ".join(error.lines)
+        if "target pane has exited" in text:
+            return PaneDead(self.pane_id)
         # The second is what set-option says.
         gone = "can't find pane" in text or "no such pane" in text
         return PaneNotFound(self.pane_id) if gone else error
+
+    async def _type(self, commands: Sequence[Sequence[Argument]], buffer: str) -> bool:
+        """Run the commands that type, with a `buffer` of their own; whether there was a program."""
+        try:
+            await self._batch(*commands)
+        except (PaneDead, PaneNotFound) as error:
+            if buffer:
+                # It was to be deleted with the paste.
+                with suppress(ConnectionClosed):
+                    self._client.command_nowait("delete-buffer", "-b", buffer)
+            if isinstance(error, PaneNotFound):
+                raise
+            return False
+        return True
 
     async def _make_ready(self, states: Mapping[str, str] | None = None) -> bool | None:
         """Make sure that what is typed reaches the program; None if there is none any more.

@@ -153,6 +153,8 @@ class PaneTable:
     def reconnected(self) -> None:
         """Another connection goes on where one has ended; what was written in between is lost."""
         for log in self._logs.values():
+            # What was paused is not on a new connection.
+            log.release(None)
             log.gap("reconnect")
         if self._watching_deaths:
             self._watching_deaths = False
@@ -303,6 +305,11 @@ class PaneTable:
             try:
                 await self._command("refresh-client", "-A", f"{pane_id}:pause")
                 return await self._capture_and_continue(log)
+            except BaseException:
+                # It may have been paused already.
+                log.release(None)
+                self._start_soon(self._continue, pane_id)
+                raise
             finally:
                 if not lock.statistics().tasks_waiting:
                     self._seeding.pop(pane_id, None)
@@ -317,6 +324,9 @@ class PaneTable:
         async with lock:
             try:
                 backlog = await self._read_backlog(pane_id)
+            except BaseException:
+                self._start_soon(self._continue, pane_id)
+                raise
             finally:
                 # What the pane wrote since we attached is in the backlog too, up to the pause.
                 held = self.log(pane_id).take_held()
@@ -448,7 +458,10 @@ class PaneTable:
         else:
             # Nobody wants the screen, and what comes from here on is in order.
             log.release(None)
-            await self._command("refresh-client", "-A", f"{pane_id}:continue")
+            await self._continue(pane_id)
+
+    async def _continue(self, pane_id: str) -> None:
+        await self._command("refresh-client", "-A", f"{pane_id}:continue")
 
     async def _capture_and_continue(self, log: PaneOutput) -> int:
         # Only the first of the replies is the text of a program; -C writes the second without

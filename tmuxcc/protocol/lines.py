@@ -68,13 +68,16 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
             f"tmux {version} can hang on a format with a negative width; use a positive one"
         )
     fenced = kind is Replies.FENCED
-    if name == "respawn-pane" and has_hazard(version, "respawn-crash") and _kills(argv):
+    pane_id = None
+    if name == "respawn-pane" and has_hazard(version, "respawn-crash"):
+        # Also of a pane that is dead, if its program was killed in the midst of writing.
         pane_id = next((w for w in argv if isinstance(w, str) and re.fullmatch("%[0-9]+", w)), None)
-        if pane_id is None:
+        if pane_id is None and _kills(argv):
             raise InvalidCommand(
                 f"tmux {version} can crash on respawn-pane -k; name the pane by its id (-t %N),"
                 " so that it can be paused first"
             )
+    if pane_id is not None:
         pause = encode_command("refresh-client", "-A", f"{pane_id}:pause")
         proceed = encode_command("refresh-client", "-A", f"{pane_id}:continue")
         data = b" ; ".join((pause[:-1], data[:-1], proceed))

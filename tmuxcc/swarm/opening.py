@@ -330,11 +330,12 @@ async def _refuse_to_disturb(place: _Place) -> None:
 
     Its client would notice, and a server can crash of one that comes and goes (client-race-crash).
     """
-    notes = []
-    for option in (SWARM, MASTER):
+
+    async def noted(option: str) -> str:
         told = await _tmux(place, "show-options", "-qv", "-t", f"={place.session}:", option)
-        notes.append(told.decode("utf-8", "replace").strip())
-    master_pid = _running_master(SessionNotes(*notes, ""))
+        return told.decode("utf-8", "replace").strip()
+
+    master_pid = _running_master(SessionNotes(await noted(SWARM), await noted(MASTER), client=""))
     if master_pid is not None:
         raise SwarmRunning(place.cluster_id, master_pid)
 
