@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 
 from . import commands, completeness, cpu, latency, swarm, throughput
-from .pictures import draw
 from .results import STORED, Results, load
 from .tables import Table, figure, markdown, of_question, of_targets
 
@@ -153,6 +152,9 @@ def _push(results: Results) -> str:
 
 def main() -> None:
     """Write the READMEs and the pictures anew."""
+    # Only here: the figures need no matplotlib.
+    from .pictures import draw
+
     results = load(STORED)
     for file in FILES:
         file.write_text(filled(file.read_text(encoding="utf-8"), results), encoding="utf-8")

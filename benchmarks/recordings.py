@@ -118,8 +118,9 @@ def record(server: Server, size: int) -> dict[str, bytes]:
 
 def _record(server: Server, argv: list[str]) -> bytes:
     """What comes until the program has written its end line; only messages about its pane."""
-    # It stays a moment: tmux drops what is written just before the end.
-    program = ["sh", "-c", 'read x; "$0" "$@"; sleep 100000', *argv]
+    # The end line comes again and again: tmux may cut one, and drop what stands before the end.
+    again = f'read x; "$0" "$@"; while :; do echo "{END.decode()}"; sleep 0.05; done'
+    program = ["sh", "-c", again, *argv]
     with server.panes(1, program) as (pane,), closing(Control(server)) as control:
         server.run("send-keys", "-t", pane.pane_id, "Enter")
         data = control.read_until(END)

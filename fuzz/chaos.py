@@ -410,6 +410,7 @@ class Chaos:
     made: int = 0
     busy: int = 0
     stopped: set[int] = Factory(set)
+    resting: trio.Event = Factory(trio.Event)
     limit: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(12))
     kinds: tuple[str, ...] = ("control", "stuck", "terminal", "quiet")
 
@@ -561,6 +562,20 @@ class Chaos:
 
     # Blows
 
+    async def wait_exit_or_rest(self, member: Member) -> None:
+        """As `wait_exit`, but whose agent runs again when the blows are over waits in vain."""
+
+        async def give_up() -> None:
+            await self.resting.wait()
+            while member.agent.life is not tmuxcc.Life.RUNNING:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up)
+            await self.wait_exit(member)
+            nursery.cancel_scope.cancel()
+
     async def wait_exit(self, member: Member) -> None:
         agent = member.agent
         await self.answered(
@@ -575,14 +590,14 @@ class Chaos:
         if (member := self.some()) is not None:
             number = self.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             if send_signal(member.program_pid, number) and member.agent.spec.restart.when == "no":
-                self.soon(self.wait_exit, member)
+                self.soon(self.wait_exit_or_rest, member)
 
     async def kill_wrapper(self) -> None:
         if (member := self.some()) is not None:
             self.excuse(member)
             send_signal(member.agent.pane.pid, signal.SIGKILL)
             if member.agent.spec.restart.when == "no":
-                self.soon(self.wait_exit, member)
+                self.soon(self.wait_exit_or_rest, member)
 
     async def kill_client(self) -> None:
         send_signal(self.swarm.client.client_pid, signal.SIGKILL)
@@ -701,7 +716,7 @@ class Chaos:
             self.note_stop(report)
             if agent.is_over and (agent.restarts, hands) == (runs, hands):
                 await self.check_gone(agent, "stop")
-            await self.wait_exit(member)
+            await self.wait_exit_or_rest(member)
 
     def note_stop(self, report: tmuxcc.StopReport) -> None:
         for step in report.steps:
@@ -865,6 +880,7 @@ class Chaos:
             await self.refill()
             await trio.sleep(self.rng.choice([0.0, 0.01, 0.05, 0.1, 0.2]))
         self.options.progress("coming to rest")
+        self.resting.set()
         for looker in self.lookers:
             looker.end()
         with trio.move_on_after(BOUND + SETTLE) as scope:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pictures, readme, tables, targets
+from benchmarks import readme, tables, targets
 from benchmarks.results import (
     STORED,
     Question,
@@ -104,6 +104,9 @@ def test_a_target_is_met_or_missed_by_its_limit(results: Results) -> None:
 
 
 def test_pictures_are_the_same_for_the_same_results(results: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+    from benchmarks import pictures
+
     first = pictures.draw(results, tmp_path / "one")
     second = pictures.draw(results, tmp_path / "two")
     assert [file.name for file in first] == ["latency.svg", "latency.png"]

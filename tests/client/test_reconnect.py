@@ -929,3 +929,33 @@ async def test_those_who_wait_outside_of_the_block_are_told_of_its_end(
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert told == 0
         await until(lambda: told == len(functions))
+
+
+async def test_a_snapshot_that_was_broken_off_holds_nothing_back(fake: Fake) -> None:
+    fake.plays("""
+if len(pids(FOLDER)) == 1:
+    start()
+    say("%output %0 one")
+    def refuse(line):
+        if b":pause" in line:
+            say("%pause %0")
+            die()
+        answer(line)
+    serve(refuse)
+start()
+def tell(line):
+    answer(line)
+    if b"go" in line:
+        say("%output %0 two")
+serve(tell)
+""")
+    async with fake.open(reconnect=True) as client:
+        plain = client.pane("%0").output(since=0)
+        async with client.pane("%0").output(seed=True):
+            assert client.generation == 2
+            await client.command("display-message", "-p", "go")
+            items = []
+            while not items or items[-1] != tmuxcc.Chunk(3, b"two"):
+                items.append(await plain.receive())
+        causes = [item.cause for item in items if isinstance(item, tmuxcc.Gap)]
+        assert causes == ["seed", "reconnect"]

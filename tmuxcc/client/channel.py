@@ -29,9 +29,10 @@ from ..protocol.events import ClientDetached, ClientSessionChanged, Reply
 from .connection import Connection
 from .start import Greeting
 
-# What a caller of these means by "its client" is the connection that streams.
+# What a caller of these means by "its client" is the connection that streams; and it is the output
+# queued for this one that has to be dropped before another program starts (`respawn-crash`).
 _STREAM_COMMANDS = frozenset(
-    "attach-session detach-client refresh-client suspend-client switch-client".split()
+    "attach-session detach-client refresh-client respawn-pane suspend-client switch-client".split()
 )
 
 

@@ -144,6 +144,7 @@ class Client:
             command=self.command,
             ordered_command=self._channel.ordered_command,
             ordered_line=self._channel.ordered_line,
+            wait_connected=self._channel.wait_connected,
             start_soon=self._start_soon,
         )
         self._listeners = Listeners(

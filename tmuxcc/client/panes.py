@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import trio
 
@@ -21,6 +22,8 @@ from .output import ExitStatus, PaneOutput
 from .program import WRAPPER_NAME, new_nonce, wrapped
 from .snapshot import STATE_FORMAT, draw
 from .streams import OutputStream
+
+T = TypeVar("T")
 
 MAX_ENDED = 512
 """Logs of panes that have ended; older ones are forgotten. A log holds little unless it flooded."""
@@ -44,7 +47,8 @@ class PaneTable:
     `command` sends one command and gives its lines; so does `ordered_command`, with a reply that
     comes behind all output that was written before it. `ordered_line` sends several commands as
     one line, in which nothing can run in between, and gives their replies. All raise what
-    `Client.command` raises.
+    `Client.command` raises. `wait_connected` waits until there is a connection, perhaps another
+    one, and raises `ConnectionClosed` if there will be none.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class PaneTable:
         command: Callable[..., Awaitable[list[str]]],
         ordered_command: Callable[..., Awaitable[list[str]]],
         ordered_line: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Reply]]],
+        wait_connected: Callable[[], Awaitable[None]],
         start_soon: Callable[..., None],
     ) -> None:
         self.pauses = 0
@@ -62,6 +67,7 @@ class PaneTable:
         self._command = command
         self._ordered_command = ordered_command
         self._ordered_line = ordered_line
+        self._wait_connected = wait_connected
         self._start_soon = start_soon
         self._logs: dict[str, PaneOutput] = {}
         self._ended: dict[str, None] = {}
@@ -156,6 +162,8 @@ class PaneTable:
             # What was paused is not on a new connection.
             log.release(None)
             log.gap("reconnect")
+            if log.seeded:
+                self._start_soon(self._seed_again, log.pane_id)
         if self._watching_deaths:
             self._watching_deaths = False
             self._start_soon(self.watch_deaths)
@@ -173,6 +181,9 @@ class PaneTable:
 
         Raises `PaneNotFound`.
         """
+        await self._through_reconnects(lambda: self._check(pane_id))
+
+    async def _check(self, pane_id: str) -> None:
         await self.watch_deaths()
         log = self._logs.get(pane_id)
         if pane_id in self._confirmed or (log is not None and log.exit_status is not None):
@@ -215,6 +226,9 @@ class PaneTable:
         except CommandError:
             if status is not None:
                 log.finish(status)
+            # Where it was paused for this (`respawn-crash`), what should continue it was not run.
+            with suppress(CommandError):
+                await self._command("refresh-client", "-A", f"{pane_id}:continue")
             raise
         finally:
             self._respawning.discard(pane_id)
@@ -299,6 +313,19 @@ class PaneTable:
 
         Output is stopped for it, so every reader of this pane sees a `Gap` before it.
         """
+        return await self._through_reconnects(lambda: self._take_snapshot(pane_id))
+
+    async def _seed_again(self, pane_id: str) -> None:
+        await self.take_snapshot(pane_id)
+
+    async def _through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await function()
+            except ConnectionClosed:
+                await self._wait_connected()
+
+    async def _take_snapshot(self, pane_id: str) -> int:
         lock = self._seeding.setdefault(pane_id, trio.Lock())
         log = self.log(pane_id)
         async with lock:
@@ -384,7 +411,9 @@ class PaneTable:
                 continue
             state = states.get(log.pane_id)
             if state is None:
-                self._finish(log, _UNKNOWN)
+                # Of one that was never seen nobody knows whether it ever was: `check` finds out.
+                if log.end or log.pane_id in self._confirmed:
+                    self._finish(log, _UNKNOWN)
             elif state[0] == "1":
                 status = _status(*(*state, "")[1:3])
                 if status is not None:
