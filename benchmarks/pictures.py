@@ -150,7 +150,9 @@ def _completeness(results: Results) -> Figure | None:
             marker="o",
             markersize=4,
             linestyle=_stroke(side),
-            linewidth=2,
+            # Those that see everything lie on each other.
+            linewidth=5 if side.startswith("pipe-pane") else 2,
+            zorder=3 if side.startswith("tmuxcc") else 2,
         )
         ends.append((seen[-1], side))
     _label_ends(axes, ends)
@@ -177,10 +179,16 @@ def _label_ends(axes: Axes, ends: Iterable[tuple[float, str]], *, log: bool = Fa
     """Write the sides' names at the right end of their lines, so that none covers another."""
     low, high = axes.get_ylim()
     scale = math.log if log else float
-    last = -1.0
-    for y, side in sorted(ends):
-        place = (scale(y) - scale(low)) / (scale(high) - scale(low))
-        last = place = max(place, last + LABEL_STEP)
+    ends = sorted(ends)
+    places = [(scale(y) - scale(low)) / (scale(high) - scale(low)) for y, _ in ends]
+    # Pushed down from the top where they are too near, then up from the bottom.
+    for n in reversed(range(len(places))):
+        above = places[n + 1] if n + 1 < len(places) else 1 + LABEL_STEP
+        places[n] = min(places[n], above - LABEL_STEP)
+    for n in range(len(places)):
+        below = places[n - 1] if n else -LABEL_STEP
+        places[n] = max(places[n], below + LABEL_STEP)
+    for place, (_, side) in zip(places, ends, strict=True):
         axes.annotate(
             side,
             (1.015, place),

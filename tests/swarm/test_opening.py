@@ -587,3 +587,20 @@ async def test_an_attempt_at_each_moment_of_a_killed_opening_is_cleared_up(
             await said(await swarm.spawn("one", worker()), "up")
             mark = swarm.mark
         assert is_clean(server, mark)
+
+
+async def test_a_prompt_to_an_adopted_input_box_is_submitted(server: Server) -> None:
+    """What the box has asked of its terminal was written before this master came."""
+    body = """
+box = await swarm.spawn("two", look_alike())
+await said(box, ">")
+say(up=True)
+await trio.sleep_forever()
+"""
+    async with master(server, body) as first:
+        await first.hear()
+        await first.end(signal.SIGKILL)
+        async with swarm_on(server, adopt=True) as swarm:
+            two = swarm.agents["two"]
+            assert await two.send("something else") is SendOutcome.ACCEPTED
+            assert await two.wait_for("told 14")

@@ -115,6 +115,7 @@ class PaneOutput:
         self.end_mark = b""
         self.kept_open = False
         self.programs = 1
+        self.program_offset = 0
         self.last_status: ExitStatus | None = None
         self._limit = limit
         self._trim_at = limit + limit // 8  # so that trimming is seldom and then worth it
@@ -227,6 +228,7 @@ class PaneOutput:
         self._append(Restarted(self.end, self.exit_status))
         self.last_status, self.exit_status = self.exit_status, None
         self.programs += 1
+        self.program_offset = self.end
         self._pastes, self._pastes_tail = False, b""
         self._pastes_seen = self.next_number
         self._trim()
@@ -242,6 +244,10 @@ class PaneOutput:
     def wake(self) -> None:
         """Have every waiting reader look again."""
         self._waiting.unpark_all()
+
+    def assume_pastes(self) -> None:
+        """What the program has asked for was not seen: be as careful as if it reads pastes."""
+        self._pastes = True
 
     def reads_pastes(self) -> bool:
         """Whether the program has, as far as is kept, asked for bracketed pastes."""

@@ -147,6 +147,11 @@ class Pane:
         """
         return self._panes.pid(self.pane_id)
 
+    @property
+    def program_offset(self) -> int:
+        """The offset in its output where that of its present program begins; see `respawn`."""
+        return self._panes.log(self.pane_id).program_offset
+
     def statistics(self) -> PaneStatistics:
         """What is known of the pane's output, as of now."""
         log = self._panes.log(self.pane_id)

@@ -234,6 +234,7 @@ class PaneTable:
             self._respawning.discard(pane_id)
             self._look.set()
         self._ended.pop(pane_id, None)
+        self._expectations.pop(pane_id, None)
         pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
         self.watch(pane_id, int(pid[0] or 0))
 
@@ -360,6 +361,7 @@ class PaneTable:
                 if not lock.statistics().tasks_waiting:
                     self._seeding.pop(pane_id, None)
         log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
+        log.assume_pastes()
         for data in (backlog, *held):
             if data:
                 log.receive(data)

@@ -66,6 +66,9 @@ class OutputStream:
         else:
             since = max(since, 0)
             self._number, self.offset = log.find(since), since
+            # Of one program it is the one whose output begins here, not the one before.
+            while one_program and self._is_at_restart(since):
+                self._number += 1
             lost = log.lost_since(0, since)
             if lost != 0:
                 self._missed = Gap(since, lost, "history")
@@ -194,6 +197,12 @@ class OutputStream:
         if size == 0:
             return None
         return Gap(self.offset, size, "spool" if self._spool_failed else "overflow")
+
+    def _is_at_restart(self, offset: int) -> bool:
+        if self._number >= self._log.next_number:
+            return False
+        item = self._log.item(self._number)
+        return isinstance(item, Restarted) and item.offset == offset
 
     def has_chunk(self) -> bool:
         """Whether a chunk comes next and is there, in a stream that is not spooled."""

@@ -291,6 +291,9 @@ class Agent:
                 outcome = SendOutcome.DEAD
             if key is not None:
                 self._sent[key] = outcome
+                if outcome is SendOutcome.DEAD:
+                    # It was not typed.
+                    del self._sent[key]
             return outcome
 
     async def send_keys(self, *keys: str) -> None:
@@ -329,11 +332,11 @@ class Agent:
     ) -> WaitResult:
         """Wait until it writes what one of `patterns` finds; see `Pane.wait_for`.
 
-        Where nothing was typed yet, the text begins with its first byte. The end of its program is
-        the outcome ``"exited"``, also if another one is started.
+        Where nothing was typed to its program yet, the text begins with the first byte of that. The
+        end of its program is the outcome ``"exited"``, also if another one is started.
         """
         if since is None and not self._expected:
-            since = 0
+            since = self.pane.program_offset
         self._expected = True
         return await self.pane.wait_for(patterns, stop=stop, since=since, screen=screen, echo=echo)
 
@@ -625,6 +628,7 @@ class Agent:
         self._started_at, self._started_wall = now, round(time.time(), 3)
         self.exit_status = None
         self.failure = ""
+        self._expected = False
         if self.spec.ready is None:
             self.ready = True
         self._set_life(Life.RUNNING)

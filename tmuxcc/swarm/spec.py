@@ -280,8 +280,8 @@ class Ready:
 
     `pattern` is a regular expression that its output matches, ``^`` and ``$`` standing for each
     line; `command` a program and its arguments that ends with status 0; `port` a TCP port on `host`
-    that takes a connection. An agent that is not ready after `timeout` seconds has failed (None:
-    it is waited for as long as it runs).
+    that takes a connection. Whoever waits for an agent that is not ready `timeout` seconds after
+    its start is told so (None: waits as long as it runs).
 
     Raises `InvalidSwarm`, which names the field.
     """

@@ -51,7 +51,7 @@ from .options import (
     list_agents,
 )
 from .policy import OutputLimits, RestartPolicy
-from .processes import environment_of
+from .processes import environment_of, identity
 from .rules import AgentKind, kind_for
 from .spec import AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json, spec_to_json
 from .state import Life
@@ -614,7 +614,9 @@ class Swarm:
         secrets = {name: known[name] for name in spec.secret_names if name in known}
         agent = self._new_agent(row.agent_id, spec, kind=None, secrets=secrets)
         state = AgentState.from_json(row.state)
-        agent.remember(row.sent.split(), state, dead=row.pane_dead)
+        # tmux may not have noticed yet.
+        dead = row.pane_dead or identity(row.pane_pid or 0) is None
+        agent.remember(row.sent.split(), state, dead=dead)
         self._agents[row.agent_id] = agent
         pane = self.client.pane(row.pane_id)
         pane.keep_open()
