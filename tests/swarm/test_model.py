@@ -239,6 +239,9 @@ class SwarmMachine(RuleBasedStateMachine):
             assert len(shown) >= len(expected.lines) - present, (name, shown, expected)
             assert expected.lines[-len(shown) :] == shown
             expected.lines = shown
+            if not expected.running:
+                # How it ended may still have to be asked of tmux.
+                self.wait(lambda name=name: self.swarm.agents[name].is_over)
 
     # What is always so
 

@@ -10,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,10 +18,10 @@ from attrs import Factory, define, frozen
 
 from ..client.background import protected
 from ..client.client import Client
-from ..client.expect import MAX_TEXT, Pattern, TextWindow, WaitResult
-from ..client.output import Chunk, ExitStatus, Gap, Item, Restarted
+from ..client.expect import Pattern, WaitResult
+from ..client.output import ExitStatus
 from ..client.pane import Pane, PreparedText, SendOutcome
-from ..client.streams import LineStream, LostOutput, OutputStream, Overflow
+from ..client.streams import LineStream, OutputStream, Overflow
 from ..errors import (
     CommandTimeoutError,
     ConnectionClosed,
@@ -32,19 +31,16 @@ from ..errors import (
     PaneNotFound,
     TmuxError,
 )
-from .activity import Activity, ActivityTracker, Explanation
+from .activity import Activity, Explanation
 from .ending import StopReport, end_agent
 from .log import LogFile
+from .monitor import Monitor
 from .options import SENT, WANTED, AgentState
-from .policy import GiveUp, OutputBrake, Restart, RestartHistory, Verdict, decide_restart
+from .policy import GiveUp, Restart, RestartHistory, decide_restart
 from .ready import probe
 from .rules import AgentKind
 from .spec import AgentSpec, Ready, read_env_file
 from .state import NEXT, AgentStatus, Life, status_of
-
-COALESCE = 0.02
-"""Seconds within which what a program writes is looked at together: activity is told so much later,
-and a flood costs fifty looks a second."""
 
 MAX_KEYS = 64
 """How many keys of inputs are remembered, so that none is typed twice."""
@@ -116,15 +112,21 @@ class Agent:
         self._marks = marks
         self._secrets = dict(secrets)
         self._base_dir = base_dir
-        self._log = log
         self._spare = spare
         self._changed_outside = changed
         self._changed = trio.lowlevel.ParkingLot()
-        self._tracker = ActivityTracker(kind, now=trio.current_time())
-        self._activity = self._tracker.activity
-        self._brake = OutputBrake(spec.limits)
+        self._monitor = Monitor(
+            client,
+            kind,
+            limits=spec.limits,
+            log=log,
+            ready_pattern=None if spec.ready is None else spec.ready.pattern,
+            is_running=lambda: self.life is Life.RUNNING,
+            capture=lambda: self.through_reconnects(self.pane.capture),
+            changed=self._wake,
+            became_ready=self._become_ready_now,
+        )
         self._history = RestartHistory()
-        self._unmute_at: float | None = None
         self._backoff = trio.CancelScope()
         self._typing = trio.Lock()
         self._expected = False  # something was typed or waited for, so there waiting goes on
@@ -135,14 +137,9 @@ class Agent:
         self._started_at: float | None = None
         self._started_wall: float | None = None
         self._restart_wall: float | None = None
-        self._ready_window: TextWindow | None = None
         self._readying = trio.CancelScope()
         self._late = False
-        self._stream: OutputStream | None = None
-        self._lines = self._gaps = self._lost = 0
-        self._monitoring = False
         self._settled: AgentState | None = None
-        self._resting = trio.CancelScope()
         self.restarting = trio.Lock()
         """Held by whoever restarts it, one at a time."""
 
@@ -171,7 +168,7 @@ class Agent:
     @property
     def activity(self) -> Activity:
         """What the program is doing, as far as it can be told; `explain` says why."""
-        return self._activity if self.life is Life.RUNNING else Activity.UNKNOWN
+        return self._monitor.activity if self.life is Life.RUNNING else Activity.UNKNOWN
 
     @property
     def is_over(self) -> bool:
@@ -185,19 +182,20 @@ class Agent:
 
     def explain(self) -> Explanation:
         """Which rule or signal decided the activity, and what the others said."""
-        return self._tracker.explain()
+        return self._monitor.explain()
 
     def statistics(self) -> AgentStatistics:
         """What it has written and gone through, as of now."""
         now = trio.current_time()
-        last, started = self._tracker.last_output, self._started_at
-        failure = self._log.failure if self._log is not None else None
+        monitor, started = self._monitor, self._started_at
+        last = monitor.last_output
+        failure = None if monitor.log is None else monitor.log.failure
         return AgentStatistics(
             agent_id=self.agent_id,
             bytes=self.pane.statistics().output_bytes if self.window_id else 0,
-            lines=self._lines,
-            gaps=self._gaps,
-            lost=self._lost,
+            lines=monitor.lines,
+            gaps=monitor.gaps,
+            lost=monitor.lost,
             restarts=self.restarts,
             last_output=None if last is None else now - last,
             uptime=None if started is None or self.life is not Life.RUNNING else now - started,
@@ -227,7 +225,7 @@ class Agent:
     @property
     def log_file(self) -> Path | None:
         """Where its output is kept; None if it is not."""
-        return None if self._log is None else self._log.path
+        return None if self._monitor.log is None else self._monitor.log.path
 
     # Reading
 
@@ -309,11 +307,7 @@ class Agent:
 
     def _note_typing(self) -> None:
         self._expected = True
-        # What was written before must not be taken for a reaction.
-        self._catch_up()
-        self._tracker.sent(trio.current_time())
-        self._note_activity()
-        self._resting.deadline = self._next_time()
+        self._monitor.note_input()
 
     async def interrupt(self) -> None:
         """Press Ctrl-C, as the byte that it is. Raises `PaneDeadError`."""
@@ -478,15 +472,15 @@ class Agent:
         self._pane, self.window_id = pane, window_id
         pane.keep_open()
         known = self._started_at, self._started_wall
-        self._expect_program()
+        self._monitor.expect_program(pane)
         self._note_started()
         if adopted and known[0] is not None:
             self._started_at, self._started_wall = known
         followed()
         async with trio.open_nursery() as nursery:
-            if not self._monitoring:
+            if not self._monitor.is_reading:
                 # That of the last run may not have noticed yet that it is over.
-                nursery.start_soon(protected(self._monitor))
+                nursery.start_soon(protected(self._monitor.run))
             try:
                 await self._supervise(nursery)
             except (ConnectionClosed, PaneNotFound) as error:
@@ -502,9 +496,7 @@ class Agent:
 
     def reported(self, text: str) -> None:
         """The program said by itself what it is doing."""
-        self._tracker.report(text, trio.current_time())
-        self._note_activity()
-        self._resting.deadline = self._next_time()
+        self._monitor.note_report(text)
 
     def remember(self, sent: Iterable[str], state: AgentState | None, *, dead: bool) -> None:
         """What an earlier master has noted: the keys of what it typed, and how the agent was.
@@ -530,10 +522,10 @@ class Agent:
                 nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
             status = await self.through_reconnects(self.pane.wait_exit)
             # Whoever hears of the end finds all that it wrote counted, and in its log.
-            self._catch_up()
+            self._monitor.catch_up()
             self.exit_status = status
             self.ready = self._late = False
-            self._ready_window = None
+            self._monitor.stop_looking_for_ready()
             self._readying.cancel()
             if self._settled is not None:
                 self._stay_ended(self._settled)
@@ -633,15 +625,6 @@ class Agent:
             self.ready = True
         self._set_life(Life.RUNNING)
 
-    def _expect_program(self) -> None:
-        """What is read from here on was written by a program that has just been started."""
-        self._tracker.restarted(trio.current_time())
-        if self.spec.ready is not None and self.spec.ready.pattern is not None:
-            self._ready_window = TextWindow()
-        self._brake.new_run()
-        if self._unmute_at is None:
-            self.pane.unmute()
-
     def _end(self) -> None:
         if self.window_id:
             self.pane.keep_open(False)
@@ -686,121 +669,6 @@ class Agent:
             self._wake()
 
     def _become_ready_now(self) -> None:
-        self._ready_window = None
         self._readying.cancel()
         self.ready = True
         self._wake()
-
-    def _look_for_ready(self, data: bytes) -> None:
-        window, ready = self._ready_window, self.spec.ready
-        if window is None or ready is None or ready.pattern is None:
-            return
-        for start in range(0, len(data), MAX_TEXT):
-            window.receive(data[start : start + MAX_TEXT])
-            if window.search([re.compile(ready.pattern, re.MULTILINE)]) is not None:
-                self._become_ready_now()
-                return
-
-    # Its output
-
-    async def _monitor(self) -> None:
-        """Count, watch and keep what it writes, until it is over."""
-        if self._stream is None:
-            self._stream = self.pane.output(since=0)
-        stream = self._stream
-        self._monitoring = True
-        try:
-            while True:
-                with trio.CancelScope(deadline=self._next_time()) as self._resting:
-                    item = await stream.receive()
-                    if item is None:
-                        return
-                    self._take(item, stream)
-                await self._look_after()
-                await trio.sleep(COALESCE)
-        except (ConnectionClosed, PaneNotFound):
-            # The supervisor tells it.
-            return
-        finally:
-            self._monitoring = False
-            if self._log is not None:
-                self._log.close()
-
-    def _next_time(self) -> float:
-        # What has ended does nothing that would have to be looked at.
-        running = self.life is Life.RUNNING
-        times = [
-            self._tracker.next_time(trio.current_time()) if running else None,
-            self._unmute_at,
-        ]
-        return min((time for time in times if time is not None), default=float("inf"))
-
-    def _catch_up(self) -> None:
-        """Look at once at what has been written, instead of in a moment."""
-        if self._stream is not None:
-            self._take(self._stream.receive_nowait(), self._stream)
-
-    def _take(self, item: Item | None, stream: OutputStream) -> None:
-        now = trio.current_time()
-        pieces: list[bytes] = []
-        while item is not None:
-            if isinstance(item, Chunk):
-                pieces.append(item.data)
-            elif isinstance(item, (Gap, Restarted)):
-                self._receive(b"".join(pieces), now)
-                pieces = []
-                if isinstance(item, Gap):
-                    self._note_gap(item)
-                else:
-                    self._expect_program()
-            item = stream.receive_nowait()
-        self._receive(b"".join(pieces), now)
-
-    def _receive(self, data: bytes, now: float) -> None:
-        if not data:
-            return
-        self._lines += data.count(b"\n")
-        self._tracker.receive(data, now)
-        self._look_for_ready(data)
-        if self._log is not None:
-            self._log.write(data)
-        self._obey(self._brake.receive(len(data), now))
-
-    def _note_gap(self, gap: Gap) -> None:
-        self._gaps += 1
-        self._lost += gap.size or 0
-        if self._log is not None:
-            self._log.write(f"\r\n{LostOutput(gap)}\r\n".encode())
-        if gap.cause == "limit":
-            self._obey(self._brake.drop(gap.size or 0))
-
-    def _obey(self, verdict: Verdict) -> None:
-        if verdict.action != "go-on":
-            self._unmute_at = verdict.until
-            if self.pane.statistics().exit_status is None:
-                # What the next program writes is another matter.
-                self.pane.mute()
-        if verdict.clear_history:
-            # Between two connections there is no hurry.
-            with suppress(ConnectionClosed):
-                self._client.command_nowait("clear-history", "-t", self.pane_id)
-
-    async def _look_after(self) -> None:
-        """What time brings: looks at the screen, the end of a limit, news for other shells."""
-        now = trio.current_time()
-        if self._unmute_at is not None and now >= self._unmute_at:
-            self._unmute_at = None
-            if self._brake.resume(now):
-                self.pane.unmute()
-        if self._tracker.wants_look(now) and self.life is Life.RUNNING:
-            screen = await self.through_reconnects(self.pane.capture)
-            self._tracker.look(screen.split("\n"), trio.current_time())
-        self._tracker.tick(trio.current_time())
-        self._note_activity()
-        # Also without a change of state there is news: it wrote.
-        self._wake()
-
-    def _note_activity(self) -> None:
-        if self._tracker.activity is not self._activity:
-            self._activity = self._tracker.activity
-            self._wake()
