@@ -444,7 +444,10 @@ class Swarm:
             await agent.respawn()
             return agent.pane, agent.window_id
         name = agent.agent_id
-        # Where the connection ends in between, all of this is done again.
+        if self._vacant is not None:
+            # What it showed before is not of this agent.
+            self._vacant.forget()
+        # Where the connection ends in between, this is done again.
         pane = await agent.through_reconnects(lambda: self._start_in_vacant(argv, cwd, env))
         if pane is not None:
             where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
@@ -488,6 +491,8 @@ class Swarm:
                 await client.wait_connected()
                 found = await agent.through_reconnects(lambda: self._find_window(agent))
                 if found is not None:
+                    # What it has written by now is shown there.
+                    await agent.through_reconnects(found[0].adopt)
                     return found
             else:
                 return client.pane(created.pane_id), created.window_id
@@ -507,8 +512,6 @@ class Swarm:
         pane, self._vacant = self._vacant, None
         if pane is None:
             return None
-        # What it showed before is not of this agent.
-        pane.forget()
         try:
             await pane.respawn(argv, cwd=cwd, env=env, kill=True)
         except CommandError as error:
