@@ -18,6 +18,7 @@ import tmuxcc
 from tmuxcc.client import connection as connection_module
 from tmuxcc.client import reconnect as reconnect_module
 from tmuxcc.client.events import Reconnected
+from tmuxcc.client.panes import PaneTable
 from tmuxcc.protocol.events import Event
 
 from ..fake_tmux import pids
@@ -931,31 +932,26 @@ async def test_those_who_wait_outside_of_the_block_are_told_of_its_end(
         await until(lambda: told == len(functions))
 
 
-async def test_a_snapshot_that_was_broken_off_holds_nothing_back(fake: Fake) -> None:
-    fake.plays("""
-if len(pids(FOLDER)) == 1:
-    start()
-    say("%output %0 one")
-    def refuse(line):
-        if b":pause" in line:
-            say("%pause %0")
-            die()
-        answer(line)
-    serve(refuse)
-start()
-def tell(line):
-    answer(line)
-    if b"go" in line:
-        say("%output %0 two")
-serve(tell)
-""")
-    async with fake.open(reconnect=True) as client:
-        plain = client.pane("%0").output(since=0)
-        async with client.pane("%0").output(seed=True):
-            assert client.generation == 2
-            await client.command("display-message", "-p", "go")
-            items = []
-            while not items or items[-1] != tmuxcc.Chunk(3, b"two"):
-                items.append(await plain.receive())
-        causes = [item.cause for item in items if isinstance(item, tmuxcc.Gap)]
-        assert causes == ["seed", "reconnect"]
+def test_what_was_held_back_for_a_snapshot_comes_before_the_gap_of_a_reconnect() -> None:
+    async def never(*_: object) -> list[str]:
+        raise AssertionError("nothing is asked")
+
+    table = PaneTable(
+        history=1000,
+        command=never,
+        ordered_command=never,
+        ordered_line=never,  # type: ignore[arg-type]
+        wait_connected=never,  # type: ignore[arg-type]
+        start_soon=lambda *_: None,
+    )
+    log = table.log("%0")
+    log.hold()
+    log.receive(b"held")
+    table.reconnected()
+    log.receive(b"new")
+    items = [log.item(number) for number in range(log.next_number)]
+    assert items == [
+        tmuxcc.Chunk(0, b"held"),
+        tmuxcc.Gap(4, None, "reconnect"),
+        tmuxcc.Chunk(4, b"new"),
+    ]

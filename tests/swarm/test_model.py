@@ -339,7 +339,7 @@ class SwarmMachine(RuleBasedStateMachine):
                 data += item.data
             elif isinstance(item, tmuxcc.Gap):
                 # Nothing was written in it: what was to come has been waited for.
-                assert item.cause == "reconnect", item
+                assert item.cause in ("reconnect", "killed"), item
         *lines, _unfinished = data.decode().split("\r\n")
         return [line for line in lines if line]
 

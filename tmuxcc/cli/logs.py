@@ -107,7 +107,7 @@ async def _show(
             return
         for agent in agents:
             pane = link.client.pane(agent.pane_id)
-            await pane.adopt()
+            await pane.adopt(let_go=False)
             splitter = LineSplitter(escapes=printer.escapes)
             lines = _there(pane.output(since=0), splitter) + splitter.finish()
             await printer.put(agent.agent_id, _tail(lines, count))
@@ -242,7 +242,7 @@ class _Following:
     async def _print(self, agent: Sighting) -> None:
         name, printer = agent.agent_id, self._printer
         pane = self._link.client.pane(agent.pane_id)
-        await pane.adopt()
+        await pane.adopt(let_go=False)
         stream, splitter = pane.output(since=0), LineSplitter(escapes=printer.escapes)
         lines = _there(stream, splitter)
         last = deque(lines, _KEY_LINES)

@@ -18,6 +18,7 @@ from ..errors import (
     TmuxNotFound,
     UnsupportedVersion,
 )
+from .bench import bench
 from .doctor import doctor
 from .logs import logs
 from .options import Target, take_target, target_options
@@ -106,5 +107,5 @@ def command(ctx: click.Context, target: Target) -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for _verb in (run, up, ps, logs, send, broadcast, wait, stop, down, watch, doctor):
+for _verb in (run, up, ps, logs, send, broadcast, wait, stop, down, watch, doctor, bench):
     command.add_command(_verb)

@@ -143,8 +143,11 @@ async def _end(
 async def _end_one(link: Link, agent: Sighting, grace: float | None) -> StopReport:
     report = await _end_program(link, agent, grace)
     for _ in range(_ATTEMPTS):
-        # A master may have been starting it again just then.
-        now = (await link.agents()).get(agent.agent_id)
+        # A master may have been starting it again just then, or have ended with all its agents.
+        try:
+            now = (await link.agents()).get(agent.agent_id)
+        except (CommandError, ConnectionClosed):
+            break
         if now is None or now.pane_dead or now.pane_pid == agent.pane_pid:
             break
         agent = now
@@ -155,8 +158,8 @@ async def _end_one(link: Link, agent: Sighting, grace: float | None) -> StopRepo
 async def _end_program(link: Link, agent: Sighting, grace: float | None) -> StopReport:
     pane = link.client.pane(agent.pane_id)
     policy = await _policy(link, agent)
-    with suppress(PaneNotFound):
-        # So that its end is told at once and exactly. Somebody may have closed its window.
+    with suppress(PaneNotFound, ConnectionClosed):
+        # So that its end is told at once and exactly. Its window or tmux may be gone already.
         await pane.adopt()
 
     async def ask() -> None:
@@ -183,8 +186,8 @@ async def _end_program(link: Link, agent: Sighting, grace: float | None) -> Stop
 async def _policy(link: Link, agent: Sighting) -> StopPolicy:
     try:
         return spec_from_json(await link.spec_text(agent.pane_id)).stop
-    except (InvalidSwarm, CommandError):
-        # Another version's, or the pane has gone: it is ended as any program is.
+    except (InvalidSwarm, CommandError, ConnectionClosed):
+        # Another version's, or the pane or tmux has gone: it is ended as any program is.
         return StopPolicy()
 
 

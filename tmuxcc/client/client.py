@@ -48,7 +48,7 @@ from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
 from .pane import Pane
 from .panes import PaneTable
-from .program import new_nonce, wrapped
+from .program import new_nonce, nonce_of, wrapped
 from .reconnect import Reconnector
 from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
@@ -404,12 +404,15 @@ class Client:
     ) -> Created:
         words = [command, *options, "-P", "-F", _CREATED_FORMAT]
         words += created_options(cwd, env)
-        if argv is not None:
-            words += ["--", *self.wrap(argv)]
+        program = [] if argv is None else self.wrap(argv)
+        if program:
+            words += ["--", *program]
         lines = await self.command(*words)
         *ids, pid = lines[0].split(" ")
         created = Created(ids[own], *ids)
-        if argv is not None:
+        if program:
+            log = self._panes.log(created.pane_id)
+            log.tells_end, log.nonce = True, nonce_of(program)
             self._panes.watch(created.pane_id, int(pid))
         return created
 

@@ -44,8 +44,9 @@ class Gap:
     `size` is how many bytes, None where nobody knows. `cause` is ``"overflow"`` (the reader was
     too slow), ``"pause"`` (tmux stopped sending), ``"seed"`` (output was stopped to take an exact
     snapshot), ``"history"`` (`since` lies before what is kept), ``"spool"`` (the temporary file
-    could not be written), ``"reconnect"`` (the connection was made anew) or ``"limit"`` (the
-    program wrote more than it is allowed to).
+    could not be written), ``"reconnect"`` (the connection was made anew), ``"limit"`` (the program
+    wrote more than it is allowed to) or ``"killed"`` (the pane's own process was killed, and with
+    it perhaps the last words of the program).
     """
 
     offset: int
@@ -102,7 +103,9 @@ class PaneOutput:
 
     `end` is the offset behind the last byte, `start` that of the first byte still kept. The program
     has ended when `exit_status` is set. That is the end of the streams too, unless `kept_open` says
-    that another program may follow in the same pane.
+    that another program may follow in the same pane. `tells_end` says that a mark with `nonce` is
+    to come behind its last byte, `end_mark` is that of one that came, and `lets_go` says whether it
+    is for us to let the wrapper go then.
     """
 
     def __init__(self, pane_id: str, limit: int, nonces: Collection[bytes]) -> None:
@@ -114,6 +117,9 @@ class PaneOutput:
         self.failure: TmuxError | None = None
         self.end_mark = b""
         self.kept_open = False
+        self.tells_end = False
+        self.lets_go = True
+        self.nonce = b""
         self.programs = 1
         self.program_offset = 0
         self.last_status: ExitStatus | None = None

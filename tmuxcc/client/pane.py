@@ -205,14 +205,16 @@ class Pane:
 
     # Programs
 
-    async def adopt(self) -> None:
+    async def adopt(self, *, let_go: bool = True) -> None:
         """Know a pane that this client has not made as if it had.
 
         Its output begins with the lines that it shows and keeps in its history, exact with what
         follows, and the end of a program that this library started is told at once and exactly.
-        Raises `PaneNotFound` and `ConnectionClosed`.
+        The wrapper of such a program is then let go, unless `let_go` is false: for those who only
+        look on, while somebody else may not have read all of it yet. Raises `PaneNotFound` and
+        `ConnectionClosed`.
         """
-        await self._panes.adopt(self.pane_id)
+        await self._panes.adopt(self.pane_id, let_go=let_go)
 
     def keep_open(self, keep: bool = True) -> None:
         """Have streams wait for the next program in the pane (`respawn`) when one has ended."""

@@ -19,7 +19,7 @@ from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
 from ..protocol.events import Event, Message, Output, Pause, Reply, SubscriptionChanged
 from .expect import TextWindow
 from .output import ExitStatus, PaneOutput
-from .program import WRAPPER_NAME, new_nonce, wrapped
+from .program import WRAPPER_NAME, new_nonce, nonce_of, wrapped
 from .snapshot import STATE_FORMAT, draw
 from .streams import OutputStream
 
@@ -104,7 +104,8 @@ class PaneTable:
             self.nonces.discard(log.end_mark)
             log.end_mark = b""
             self._note_end(log)
-            self._let_go(event.pane_id)
+            if log.lets_go:
+                self._let_go(event.pane_id)
 
     def receive_pause(self, event: Pause) -> None:
         """tmux has stopped the output of a pane; start it again, with what it missed marked."""
@@ -211,7 +212,10 @@ class PaneTable:
         if log.failure is not None:
             raise log.failure
         status = log.exit_status
-        words = ["-t", pane_id, *options, "--", *self.wrap(argv)]
+        program = self.wrap(argv)
+        words = ["-t", pane_id, *options, "--", *program]
+        self.nonces.discard(log.nonce)
+        log.nonce = nonce_of(program)
         self._pids.pop(pane_id, None)
         if status is None and log.end:
             # The last words of what is killed are lost.
@@ -233,6 +237,7 @@ class PaneTable:
         finally:
             self._respawning.discard(pane_id)
             self._look.set()
+        log.tells_end = True
         self._ended.pop(pane_id, None)
         self._expectations.pop(pane_id, None)
         pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
@@ -294,6 +299,7 @@ class PaneTable:
         """The pane is gone and nobody will ask for it again."""
         log = self._logs.pop(pane_id, None)
         if log is not None:
+            self.nonces.discard(log.nonce)
             log.kept_open = False
             log.finish(_UNKNOWN)
         for known in (self._ended, self._pids, self._expectations):
@@ -306,7 +312,11 @@ class PaneTable:
         if not self._watching_deaths:
             self._watching_deaths = True
             what = "#{pane_dead},#{pane_dead_status},#{pane_dead_signal}"
-            await self._command("refresh-client", "-B", f"{DEATH_SUBSCRIPTION}:%*:{what}")
+            try:
+                await self._command("refresh-client", "-B", f"{DEATH_SUBSCRIPTION}:%*:{what}")
+            except BaseException:
+                self._watching_deaths = False
+                raise
             self._look.set()
 
     async def take_snapshot(self, pane_id: str) -> int:
@@ -342,7 +352,7 @@ class PaneTable:
                 if not lock.statistics().tasks_waiting:
                     self._seeding.pop(pane_id, None)
 
-    async def adopt(self, pane_id: str) -> None:
+    async def adopt(self, pane_id: str, *, let_go: bool) -> None:
         """Begin the log of a pane with what the pane shows and holds. See `Pane.adopt`."""
         started = await self._command("display-message", "-p", "-t", pane_id, _STARTED_FORMAT)
         nonce = re.search(rf"\b{WRAPPER_NAME} ([0-9a-f]{{32}})\b", " ".join(started))
@@ -362,6 +372,9 @@ class PaneTable:
                     self._seeding.pop(pane_id, None)
         log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
         log.assume_pastes()
+        log.tells_end = nonce is not None
+        log.lets_go = let_go
+        log.nonce = b"" if nonce is None else nonce[1].encode()
         for data in (backlog, *held):
             if data:
                 log.receive(data)
@@ -467,6 +480,10 @@ class PaneTable:
             self._finish(log, status or _UNKNOWN)
 
     def _finish(self, log: PaneOutput, status: ExitStatus) -> None:
+        if log.tells_end and log.exit_status is None:
+            # Its mark should have come behind its last byte.
+            log.gap("killed")
+            self.nonces.discard(log.nonce)
         log.finish(status)
         self._note_end(log)
 

@@ -34,6 +34,11 @@ def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
     return ["/bin/sh", "-c", _script(), WRAPPER_NAME, nonce, *argv]
 
 
+def nonce_of(program: Sequence[str]) -> bytes:
+    """The nonce in an argument list that `wrapped` has made."""
+    return program[4].encode()
+
+
 @cache
 def _script() -> str:
     text = files(__package__).joinpath("program.sh").read_text("utf-8")

@@ -42,6 +42,9 @@ from .rules import AgentKind
 from .spec import AgentSpec, Ready, read_env_file
 from .state import NEXT, AgentStatus, Life, status_of
 
+START_PATIENCE = 10.0
+"""Seconds for a start that is under way when its end is wanted: tmux needs some milliseconds."""
+
 MAX_KEYS = 64
 """How many keys of inputs are remembered, so that none is typed twice."""
 
@@ -111,6 +114,7 @@ class Agent:
         self._client = client
         self._marks = marks
         self._secrets = dict(secrets)
+        self._environment: Mapping[str, str] = dict(marks)
         self._base_dir = base_dir
         self._spare = spare
         self._changed_outside = changed
@@ -263,7 +267,8 @@ class Agent:
 
         One caller types at a time, in the order of their calls. With a `key` the text is typed at
         most once, also by the masters that come after this one: a second call gives the outcome of
-        the first, or UNKNOWN where an earlier master typed it. Raises `ConnectionClosed`.
+        the first, or UNKNOWN where an earlier master typed it. The last `MAX_KEYS` keys are known.
+        Raises `ConnectionClosed`, and `ValueError` for what can't be typed.
         """
         if key is not None and re.fullmatch(r"[!-~]{1,64}", key) is None:
             raise ValueError("a key has 1 to 64 characters, all of them printable ASCII, no blank")
@@ -287,6 +292,11 @@ class Agent:
                 )
             except PaneNotFound:
                 outcome = SendOutcome.DEAD
+            except ValueError:
+                # Refused, and not typed.
+                if key is not None:
+                    del self._sent[key]
+                raise
             if key is not None:
                 self._sent[key] = outcome
                 if outcome is SendOutcome.DEAD:
@@ -397,8 +407,10 @@ class Agent:
                 return stopping.report
         self._stopping = stopping = _Stopping()
         try:
-            while self.life in (Life.PENDING, Life.STARTING):
-                await self.wait_change()
+            # Also where this is cancelled: what is being started can be killed once it is there.
+            with trio.CancelScope(shield=True), trio.move_on_after(START_PATIENCE):
+                while self.life in (Life.PENDING, Life.STARTING):
+                    await self.wait_change()
             if self._pane is None:
                 # It could not be started.
                 stopping.report = StopReport(self.agent_id, None, (), (), 0.0, ())
@@ -448,7 +460,8 @@ class Agent:
                 f"this master does not know {', '.join(missing)}: use env_file, or spawn it anew",
                 f"{self.agent_id}.secrets",
             )
-        return {**env, **self._marks}
+        self._environment = {**env, **self._marks}
+        return self._environment
 
     @property
     def cwd(self) -> Path:
@@ -485,6 +498,8 @@ class Agent:
                 await self._supervise(nursery)
             except (ConnectionClosed, PaneNotFound) as error:
                 self.failed(f"its pane is gone: {error}")
+            except TmuxError as error:
+                self.failed(str(error))
             finally:
                 self._readying.cancel()
 
@@ -497,6 +512,10 @@ class Agent:
     def reported(self, text: str) -> None:
         """The program said by itself what it is doing."""
         self._monitor.note_report(text)
+
+    def adopted_at(self, offset: int) -> None:
+        """Up to `offset` its output was written before this master came."""
+        self._monitor.begin_at(offset)
 
     def remember(self, sent: Iterable[str], state: AgentState | None, *, dead: bool) -> None:
         """What an earlier master has noted: the keys of what it typed, and how the agent was.
@@ -662,7 +681,7 @@ class Agent:
                     if not self.ready:
                         await trio.sleep_forever()
                     return
-                await probe(ready, cwd=self.cwd, env=self.environment())
+                await probe(ready, cwd=self.cwd, env=self._environment)
                 self._become_ready_now()
                 return
             self._late = True

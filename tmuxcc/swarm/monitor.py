@@ -63,6 +63,7 @@ class Monitor:
         self._unmute_at: float | None = None
         self._ready = None if ready_pattern is None else re.compile(ready_pattern, re.MULTILINE)
         self._ready_window: TextWindow | None = None
+        self._live_from = 0
         self._pane: Pane | None = None
         self._stream: OutputStream | None = None
         self._resting = trio.CancelScope()
@@ -116,6 +117,12 @@ class Monitor:
         if self._unmute_at is None:
             pane.unmute()
 
+    def begin_at(self, offset: int) -> None:
+        """What lies before `offset` is old: it is neither limited nor written to the log again."""
+        self._live_from = offset
+        if self.log is not None:
+            self.log.write(b"\r\n[tmuxcc: taken over here; the pane holds what came before]\r\n")
+
     def catch_up(self) -> None:
         """Look at once at what has been written, instead of in a moment."""
         if self._stream is not None:
@@ -150,7 +157,12 @@ class Monitor:
         pieces: list[bytes] = []
         while item is not None:
             if isinstance(item, Chunk):
-                pieces.append(item.data)
+                if item.offset < self._live_from:
+                    self.lines += item.data.count(b"\n")
+                    self._tracker.receive(item.data, now)
+                    self._look_for_ready(item.data)
+                else:
+                    pieces.append(item.data)
             elif isinstance(item, (Gap, Restarted)):
                 self._receive(b"".join(pieces), now)
                 pieces = []

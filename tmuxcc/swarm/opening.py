@@ -426,7 +426,7 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
 async def _finish(swarm: Swarm, *, kept: bool) -> None:
     """Stop the agents, or let go of them. The connection may be gone."""
     if kept:
-        with suppress(ConnectionClosed, CommandError):
+        with trio.move_on_after(FINISH_GRACE), suppress(ConnectionClosed, CommandError):
             await swarm.note_states()
             await swarm.client.command("set-option", "-t", swarm.client.session_id, MASTER, "")
         return

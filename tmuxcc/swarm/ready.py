@@ -1,13 +1,15 @@
 """Whether a program answers: ready conditions that nobody can push, and so have to be tried.
 
-What a program writes is watched where it is read anyway, in agent.py.
+What a program writes is watched where it is read anyway, in monitor.py.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -48,6 +50,8 @@ async def _succeeds(command: tuple[str, ...], cwd: Path, env: Mapping[str, str])
             cwd=cwd,
             env={**os.environ, **env},
             check=False,
+            start_new_session=True,
+            deliver_cancel=_kill_group,
         )
     except OSError:
         # It may be there later: a build makes it, say.
@@ -55,10 +59,17 @@ async def _succeeds(command: tuple[str, ...], cwd: Path, env: Mapping[str, str])
     return done.returncode == 0
 
 
+async def _kill_group(process: trio.Process) -> None:
+    """End a try that takes too long, with all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 async def _is_open(host: str, port: int) -> bool:
     try:
         stream = await trio.open_tcp_stream(host, port)
-    except OSError:
+    except (OSError, UnicodeError):
+        # The second is what a host makes that is no name.
         return False
     await stream.aclose()
     return True

@@ -30,6 +30,7 @@ from ..errors import (
     CommandError,
     ConnectionClosed,
     InvalidSwarm,
+    PaneNotFound,
     TmuxError,
 )
 from ..protocol.events import SubscriptionChanged
@@ -209,7 +210,9 @@ class Swarm:
         try:
             await self._start(agent)
         except Exception:
-            self._agents.pop(agent_id, None)
+            if self._agents.get(agent_id) is agent:
+                del self._agents[agent_id]
+                self._wake()
             raise
         return agent
 
@@ -260,10 +263,13 @@ class Swarm:
                 del self._agents[agent_id]
                 self._published.pop(agent, None)
                 if agent.window_id:
-                    # Without tmux there is no window.
-                    with suppress(ConnectionClosed):
-                        await agent.through_reconnects(lambda: self._give_back(agent))
-                    agent.pane.forget()
+                    try:
+                        # Half removed, it could be found by nobody any more.
+                        with trio.CancelScope(shield=True), suppress(ConnectionClosed):
+                            # Without tmux there is no window.
+                            await agent.through_reconnects(lambda: self._give_back(agent))
+                    finally:
+                        agent.pane.forget()
         self._wake()
         return report
 
@@ -556,10 +562,23 @@ class Swarm:
         self._nursery.start_soon(protected(self._note_states))
         self._nursery.start_soon(protected(self._hear_reports))
         if adopt:
+            errors: list[Exception] = []
+
+            async def adopt_one(row: AgentRow) -> None:
+                try:
+                    await self._adopt_agent(row)
+                except PaneNotFound:
+                    # Its window was closed just then.
+                    self._agents.pop(row.agent_id, None)
+                except Exception as error:
+                    errors.append(error)
+
             async with trio.open_nursery() as nursery:
                 for row in rows:
                     if row.agent_id:
-                        nursery.start_soon(self._adopt_agent, row)
+                        nursery.start_soon(adopt_one, row)
+            if errors:
+                raise errors[0]
 
     async def _hear_reports(self) -> None:
         """Hear what agents say of themselves, as long as there is a connection."""
@@ -573,6 +592,10 @@ class Swarm:
                     elif isinstance(report, Reconnected):
                         with suppress(ConnectionClosed):
                             self.client.command_nowait(*self.client_note)
+                        # A note may have been lost on its way.
+                        self._published.clear()
+                        self._dirty.update(self._agents.values())
+                        self._publish.set()
 
     async def _note_states(self) -> None:
         """Note in tmux how the agents are, for other shells."""
@@ -612,7 +635,8 @@ class Swarm:
 
     async def _adopt_agent(self, row: AgentRow) -> None:
         where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)
-        spec = spec_from_json("\n".join(await self.client.command(*where)))
+        text = await self.client.command(*where)
+        spec = spec_from_json("\n".join(text))
         known = environment_of(row.pane_pid or 0)
         secrets = {name: known[name] for name in spec.secret_names if name in known}
         agent = self._new_agent(row.agent_id, spec, kind=None, secrets=secrets)
@@ -623,13 +647,16 @@ class Swarm:
         self._agents[row.agent_id] = agent
         pane = self.client.pane(row.pane_id)
         pane.keep_open()
-        await pane.adopt()
+        await agent.through_reconnects(pane.adopt)
         pane.keep_open()
-        await pane.hook_death()
+        agent.adopted_at(pane.statistics().output_bytes)
+        await agent.through_reconnects(pane.hook_death)
         agent.starting()
         adopted = trio.Event()
         self._nursery.start_soon(protected(agent.run), pane, row.window_id, adopted.set, True)
         await adopted.wait()
+        if row.report:
+            agent.reported(row.report)
 
 
 def _written(agent: Agent) -> str:
