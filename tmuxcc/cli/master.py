@@ -83,6 +83,15 @@ class UpReporter(Reporter, Protocol):
         """There is one more."""
 
 
+@frozen
+class _Restart:
+    """A program ended with `status` and is started again in `delay` seconds, or (None) it was."""
+
+    restarts: int
+    status: ExitStatus | None
+    delay: float
+
+
 class Master:
     """Runs a swarm once, to its end or until all is ready."""
 
@@ -312,18 +321,31 @@ class Master:
                         await self._writer.wait_room()
 
     async def _tell_restarts(self, agent: Agent, job: Job) -> None:
+        """See every restart, however quickly they come, and have them told in order."""
         told: float | None = None
-        while not agent.is_over:
-            await agent.wait_change()
-            if agent.restarts != job.restarts:
-                job.restarts = agent.restarts
+        restarts = job.restarts
+        seen, to_tell = trio.open_memory_channel[_Restart](100)
+        async with trio.open_nursery() as nursery, seen:
+            nursery.start_soon(self._tell_each, to_tell, job)
+            while not agent.is_over:
+                await agent.wait_change()
+                if agent.restarts != restarts:
+                    restarts = agent.restarts
+                    await seen.send(_Restart(restarts, None, 0.0))
+                if agent.restart_at != told:
+                    told = agent.restart_at
+                    if told is not None:
+                        delay = told - trio.current_time()
+                        await seen.send(_Restart(restarts, agent.exit_status, delay))
+
+    async def _tell_each(self, to_tell: trio.MemoryReceiveChannel[_Restart], job: Job) -> None:
+        async for one in to_tell:
+            if one.status is not None:
+                await trio.sleep(LAST_LINES)
+                self._reporter.restarting(job, one.status, one.delay)
+            else:
+                job.restarts = one.restarts
                 self._reporter.started(job)
-            if agent.restart_at != told:
-                told, status = agent.restart_at, agent.exit_status
-                if told is not None:
-                    delay = told - trio.current_time()
-                    await trio.sleep(LAST_LINES)
-                    self._reporter.restarting(job, status, delay)
 
     def _note_end(self, agent: Agent, job: Job) -> None:
         job.ended = True

@@ -177,7 +177,7 @@ class _Waiting:
     async def _wait_exit(self, agent: Sighting) -> _Result:
         pane = self._link.client.pane(agent.pane_id)
         try:
-            await pane.adopt(let_go=False)
+            await pane.adopt()
             status = await pane.wait_exit()
         except PaneNotFound:
             return _Result(agent.agent_id, True, "exited", status_text(None))
@@ -187,7 +187,7 @@ class _Waiting:
         assert self._plan.pattern is not None
         pane = self._link.client.pane(agent.pane_id)
         try:
-            await pane.adopt(let_go=False)
+            await pane.adopt()
             while True:
                 result = await pane.wait_for(
                     self._plan.pattern, screen=self._plan.screen, echo=True

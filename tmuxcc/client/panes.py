@@ -37,7 +37,7 @@ DEATH_HOOK = "pane-died[6973]"
 
 DEATH_MESSAGE = "tmuxcc-pane-died"
 
-_STARTED_FORMAT = "#{pane_start_command}"
+_STARTED_FORMAT = "#{pane_dead} #{pane_start_command}"
 _DEATH_FORMAT = "#{pane_id} #{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
 
 
@@ -372,7 +372,8 @@ class PaneTable:
                     self._seeding.pop(pane_id, None)
         log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
         log.assume_pastes()
-        log.tells_end = nonce is not None
+        # Where it is dead already, the mark has come and gone.
+        log.tells_end = nonce is not None and not " ".join(started).startswith("1")
         log.lets_go = let_go
         log.nonce = b"" if nonce is None else nonce[1].encode()
         for data in (backlog, *held):
