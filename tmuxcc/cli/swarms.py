@@ -255,6 +255,12 @@ class Sight:
         """All agents, in the order of their ids: worker-2 stands before worker-10."""
         where = ("list-panes", "-s", "-t", self.place.session_target)
         rows = await list_rows(self.command, where, Sighting)
+        ends = [(row.pane_dead_status, row.pane_dead_signal) for row in rows if row.pane_dead]
+        if (None, None) in ends:
+            # Some builds of tmux miss the end of a child until the next one ends (lost-sigchld).
+            await self.command("run-shell", "-b", ":")
+            await trio.sleep(0.05)
+            rows = await list_rows(self.command, where, Sighting)
         if rows:
             # It may have gone, or another have taken its place.
             self.master = _master(rows[0].master)
