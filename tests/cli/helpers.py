@@ -139,8 +139,14 @@ class Running:
             pass
         return self.process.wait(PATIENCE)
 
+    def wait_message(self, wanted: str) -> None:
+        """Read stderr until the line `wanted` has come."""
+        assert self.process.stderr is not None
+        lines = iter(self.process.stderr.readline, b"")
+        assert any(line.decode().rstrip("\n") == wanted for line in lines), f"no {wanted!r} came"
+
     def errors(self) -> str:
-        """What was written to stderr, after the end."""
+        """What was written to stderr, after the end; but for what was waited for."""
         assert self.process.stderr is not None
         return self.process.stderr.read().decode()
 

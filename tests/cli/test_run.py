@@ -353,7 +353,7 @@ def test_a_second_signal_kills(folder, own):
         assert run.process.stderr is not None
         run.process.stderr.readline()
         run.signal(signal.SIGINT)
-        assert run.process.stderr.readline() == "stopping… (again to kill)\n".encode()
+        run.wait_message("stopping… (again to kill)")
         run.signal(signal.SIGINT)
         assert run.wait_end() == 130
         assert "killed by SIGKILL (9)" in run.errors()
@@ -425,7 +425,7 @@ def test_a_reader_that_stands_still_does_not_keep_it_from_ending(folder, own):
         assert run.process.stderr is not None
         run.process.stderr.readline()
         run.signal(signal.SIGINT)
-        assert run.process.stderr.readline() == "stopping… (again to kill)\n".encode()
+        run.wait_message("stopping… (again to kill)")
         run.signal(signal.SIGINT)
         assert run.process.wait(30) == 130
 

@@ -187,7 +187,7 @@ class Master:
             with trio.CancelScope() as following:
                 async with trio.open_nursery() as nursery:
                     for agent in swarm.agents.values():
-                        self._begin_to_follow(agent, nursery)
+                        self._begin_to_follow(agent, nursery, agent.restarts)
                     nursery.start_soon(self._heed_down, swarm)
                     self._tell_where(swarm)
                     await self._start_all(swarm, nursery)
@@ -251,7 +251,7 @@ class Master:
                 except TmuxError as error:
                     self._give_up(job, f"can't be started: {error}")
                     return
-                self._begin_to_follow(agent, nursery)
+                self._begin_to_follow(agent, nursery, 0)
             elif agent.spec != plan.specs[name]:
                 self._reporter.failed(
                     job, "runs as it was started, which is not what the file says now"
@@ -283,20 +283,22 @@ class Master:
 
     # Following
 
-    def _begin_to_follow(self, agent: Agent, nursery: trio.Nursery) -> None:
+    def _begin_to_follow(self, agent: Agent, nursery: trio.Nursery, restarts: int) -> None:
+        """Tell what happens from here on, where the last thing was its start number `restarts`."""
         job = self._jobs.get(agent.agent_id)
         if job is None:
             # Adopted, and not in the file any more.
             job = Job(agent.agent_id, list(agent.spec.argv))
             self._jobs[job.name] = job
             self._reporter.add(job)
+        job.restarts = restarts
         # Known from now on, not from when the task comes to run.
         self._running += 1
         nursery.start_soon(self._follow, agent, job)
 
     async def _follow(self, agent: Agent, job: Job) -> None:
         """Tell what becomes of an agent, until it is over."""
-        job.pane_id, job.started, job.restarts = agent.pane_id, time.monotonic(), agent.restarts
+        job.pane_id, job.started = agent.pane_id, time.monotonic()
         self._reporter.started(job)
         async with trio.open_nursery() as nursery:
             if not self._plan.detach:
@@ -327,16 +329,19 @@ class Master:
         seen, to_tell = trio.open_memory_channel[_Restart](100)
         async with trio.open_nursery() as nursery, seen:
             nursery.start_soon(self._tell_each, to_tell, job)
-            while not agent.is_over:
-                await agent.wait_change()
+            while True:
                 if agent.restarts != restarts:
                     restarts = agent.restarts
                     await seen.send(_Restart(restarts, None, 0.0))
-                if agent.restart_at != told:
+                elif agent.restart_at not in (None, told):
                     told = agent.restart_at
-                    if told is not None:
-                        delay = told - trio.current_time()
-                        await seen.send(_Restart(restarts, agent.exit_status, delay))
+                    delay = told - trio.current_time()
+                    await seen.send(_Restart(restarts, agent.exit_status, delay))
+                elif agent.is_over:
+                    break
+                else:
+                    # Nothing can happen between the last look and this.
+                    await agent.wait_change()
 
     async def _tell_each(self, to_tell: trio.MemoryReceiveChannel[_Restart], job: Job) -> None:
         async for one in to_tell:
