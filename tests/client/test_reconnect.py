@@ -941,7 +941,7 @@ def test_what_was_held_back_for_a_snapshot_comes_before_the_gap_of_a_reconnect()
         command=never,
         ordered_command=never,
         ordered_line=never,  # type: ignore[arg-type]
-        wait_connected=never,  # type: ignore[arg-type]
+        through_reconnects=never,  # type: ignore[arg-type]
         start_soon=lambda *_: None,
     )
     log = table.log("%0")

@@ -22,6 +22,7 @@ from tests.client.helpers import (
     until,
 )
 from tmuxcc import Activity, AgentStatus, ExitStatus, Gap, Life, LostOutput, SendOutcome
+from tmuxcc.swarm.options import list_agents
 
 from .helpers import lines_of, marked, said, swarm_on
 from .programs import look_alike, reporter, stubborn, worker
@@ -273,6 +274,40 @@ async def test_who_kills_the_first_window_does_not_stop_the_swarm(server: Server
         server.run("kill-window", "-t", window.window_id)
         agent = await swarm.spawn("one", worker())
         await said(agent, "up")
+
+
+async def test_an_agent_whose_window_was_closed_is_started_again_in_another(
+    server: Server,
+) -> None:
+    async with swarm_on(server) as swarm:
+        await swarm.spawn("other", worker())
+        agent = await swarm.spawn("one", worker())
+        await said(agent, "up")
+        first = agent.pane_id
+        server.run("kill-window", "-t", agent.window_id)
+        await agent.wait_exit()
+        assert await swarm.restart("one") is agent
+        assert agent.pane_id != first
+        await said(agent, "up")
+        await agent.send("hello")
+        await said(agent, "got hello")
+        assert agent.statistics().lines
+        (row,) = [
+            row
+            for row in await list_agents(swarm.client.command, swarm.client.session_id)
+            if row.agent_id == "one"
+        ]
+        assert row.pane_id == agent.pane_id
+
+
+async def test_asking_a_removed_agent_how_it_is_keeps_nothing_of_it(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        await swarm.spawn("other", worker())
+        agent = await swarm.spawn("one", worker())
+        await swarm.remove("one")
+        panes = swarm.client.statistics().panes
+        assert agent.statistics().agent_id == "one"
+        assert swarm.client.statistics().panes == panes
 
 
 # All at once

@@ -29,7 +29,6 @@ from ..errors import (
 from ..protocol.events import SubscriptionChanged
 from ..swarm.agent import Agent
 from ..swarm.opening import open_swarm
-from ..swarm.options import STATE
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
@@ -196,7 +195,6 @@ class Master:
                         await self._look_for_down(swarm)
                     following.cancel()
             if plan.detach and not self._ending:
-                await self._note_states(swarm)
                 swarm.keep = True
         if swarm.keep:
             self._tell_kept()
@@ -206,16 +204,6 @@ class Master:
         if self._plan.socket_path is not None:
             words += ["-t", f"=swarm-{swarm.cluster_id}"]
         self._reporter.message(f"attach: {self._plan.shown_tmux} {shlex.join(words)}")
-
-    async def _note_states(self, swarm: Swarm) -> None:
-        """Leave notes of how the agents are: the last ones for a while."""
-        await swarm.client.batch(
-            [
-                ("set-option", "-p", "-t", agent.pane_id, STATE, agent.state().to_json())
-                for agent in swarm.agents.values()
-                if agent.pane_id
-            ]
-        )
 
     def _tell_kept(self) -> None:
         name, file = self._plan.cluster_id, shlex.quote(str(self._plan.file))

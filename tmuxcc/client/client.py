@@ -68,6 +68,7 @@ from .transport import Transport, open_process
 E = TypeVar("E")
 E2 = TypeVar("E2")
 E3 = TypeVar("E3")
+T = TypeVar("T")
 
 
 @frozen
@@ -144,7 +145,7 @@ class Client:
             command=self.command,
             ordered_command=self._channel.ordered_command,
             ordered_line=self._channel.ordered_line,
-            wait_connected=self._channel.wait_connected,
+            through_reconnects=self.through_reconnects,
             start_soon=self._start_soon,
         )
         self._listeners = Listeners(
@@ -216,6 +217,18 @@ class Client:
         await trio.lowlevel.checkpoint()
         await self._channel.wait_connected()
         return self.generation
+
+    async def through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
+        """What `function` gives, asked again on the next connection where one has ended meanwhile.
+
+        For what can be done twice. Raises what `function` raises, and `ConnectionClosed` when no
+        other connection follows.
+        """
+        while True:
+            try:
+                return await function()
+            except ConnectionClosed:
+                await self.wait_connected()
 
     # Events
 

@@ -154,7 +154,7 @@ class Pane:
 
     def statistics(self) -> PaneStatistics:
         """What is known of the pane's output, as of now."""
-        log = self._panes.log(self.pane_id)
+        log = self._panes.peek(self.pane_id)
         return PaneStatistics(self.pane_id, log.end, log.start, log.gaps, log.exit_status)
 
     # Reading

@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -38,7 +38,15 @@ DEATH_HOOK = "pane-died[6973]"
 DEATH_MESSAGE = "tmuxcc-pane-died"
 
 _STARTED_FORMAT = "#{pane_dead} #{pane_start_command}"
-_DEATH_FORMAT = "#{pane_id} #{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
+_DEATH_FORMAT = "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
+
+
+class ThroughReconnects(Protocol):
+    """`Client.through_reconnects`."""
+
+    async def __call__(self, function: Callable[[], Awaitable[T]], /) -> T:
+        """What `function` gives, asked again where a connection has ended."""
+        ...
 
 
 class PaneTable:
@@ -47,8 +55,7 @@ class PaneTable:
     `command` sends one command and gives its lines; so does `ordered_command`, with a reply that
     comes behind all output that was written before it. `ordered_line` sends several commands as
     one line, in which nothing can run in between, and gives their replies. All raise what
-    `Client.command` raises. `wait_connected` waits until there is a connection, perhaps another
-    one, and raises `ConnectionClosed` if there will be none.
+    `Client.command` raises. `through_reconnects` is that of the client.
     """
 
     def __init__(
@@ -58,7 +65,7 @@ class PaneTable:
         command: Callable[..., Awaitable[list[str]]],
         ordered_command: Callable[..., Awaitable[list[str]]],
         ordered_line: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Reply]]],
-        wait_connected: Callable[[], Awaitable[None]],
+        through_reconnects: ThroughReconnects,
         start_soon: Callable[..., None],
     ) -> None:
         self.pauses = 0
@@ -67,7 +74,7 @@ class PaneTable:
         self._command = command
         self._ordered_command = ordered_command
         self._ordered_line = ordered_line
-        self._wait_connected = wait_connected
+        self._through_reconnects = through_reconnects
         self._start_soon = start_soon
         self._logs: dict[str, PaneOutput] = {}
         self._ended: dict[str, None] = {}
@@ -91,6 +98,10 @@ class PaneTable:
         if log is None:
             log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
         return log
+
+    def peek(self, pane_id: str) -> PaneOutput:
+        """The log of a pane; of one that is not known an empty one, which is not kept."""
+        return self._logs.get(pane_id) or PaneOutput(pane_id, self._history, self.nonces)
 
     def logs(self) -> Sequence[PaneOutput]:
         """All logs."""
@@ -164,7 +175,7 @@ class PaneTable:
             log.release(None)
             log.gap("reconnect")
             if log.seeded:
-                self._start_soon(self._seed_again, log.pane_id)
+                self._start_soon(self.take_snapshot, log.pane_id)
         if self._watching_deaths:
             self._watching_deaths = False
             self._start_soon(self.watch_deaths)
@@ -311,9 +322,9 @@ class PaneTable:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
         if not self._watching_deaths:
             self._watching_deaths = True
-            what = "#{pane_dead},#{pane_dead_status},#{pane_dead_signal}"
+            subscription = f"{DEATH_SUBSCRIPTION}:%*:{_DEATH_FORMAT}"
             try:
-                await self._command("refresh-client", "-B", f"{DEATH_SUBSCRIPTION}:%*:{what}")
+                await self._command("refresh-client", "-B", subscription)
             except BaseException:
                 self._watching_deaths = False
                 raise
@@ -325,16 +336,6 @@ class PaneTable:
         Output is stopped for it, so every reader of this pane sees a `Gap` before it.
         """
         return await self._through_reconnects(lambda: self._take_snapshot(pane_id))
-
-    async def _seed_again(self, pane_id: str) -> None:
-        await self.take_snapshot(pane_id)
-
-    async def _through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await function()
-            except ConnectionClosed:
-                await self._wait_connected()
 
     async def _take_snapshot(self, pane_id: str) -> int:
         lock = self._seeding.setdefault(pane_id, trio.Lock())
@@ -417,7 +418,9 @@ class PaneTable:
             if log.exit_status is None and log.pane_id not in self._respawning
         ]
         try:
-            lines = await self._ordered_command("list-panes", "-a", "-F", _DEATH_FORMAT)
+            lines = await self._ordered_command(
+                "list-panes", "-a", "-F", f"#{{pane_id}} {_DEATH_FORMAT}"
+            )
         except CommandError:
             # The last session has just gone, and every pane with it.
             lines = []
@@ -461,13 +464,8 @@ class PaneTable:
         # Up to 3.2 a death by signal has no status at all, so this can't go on for ever.
         for delay in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
             try:
-                state = await self._ordered_command(
-                    "display-message",
-                    "-p",
-                    "-t",
-                    log.pane_id,
-                    "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}",
-                )
+                where = ("display-message", "-p", "-t", log.pane_id)
+                state = await self._ordered_command(*where, _DEATH_FORMAT)
             except CommandError:
                 # The pane has gone with its process.
                 break

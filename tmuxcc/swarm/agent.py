@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 from attrs import Factory, define, frozen
@@ -47,8 +46,6 @@ START_PATIENCE = 10.0
 
 MAX_KEYS = 64
 """How many keys of inputs are remembered, so that none is typed twice."""
-
-T = TypeVar("T")
 
 
 @define
@@ -114,7 +111,7 @@ class Agent:
         self._client = client
         self._marks = marks
         self._secrets = dict(secrets)
-        self._environment: Mapping[str, str] = dict(marks)
+        self._variables: Mapping[str, str] = dict(marks)
         self._base_dir = base_dir
         self._spare = spare
         self._changed_outside = changed
@@ -126,7 +123,7 @@ class Agent:
             log=log,
             ready_pattern=None if spec.ready is None else spec.ready.pattern,
             is_running=lambda: self.life is Life.RUNNING,
-            capture=lambda: self.through_reconnects(self.pane.capture),
+            capture=lambda: client.through_reconnects(self.pane.capture),
             changed=self._wake,
             became_ready=self._become_ready_now,
         )
@@ -144,8 +141,8 @@ class Agent:
         self._readying = trio.CancelScope()
         self._late = False
         self._settled: AgentState | None = None
-        self.restarting = trio.Lock()
-        """Held by whoever restarts it, one at a time."""
+        self._renewing = trio.Lock()
+        """Held by whoever restarts or removes it, one at a time."""
 
     def __repr__(self) -> str:
         return f"<Agent {self.agent_id!r} {self.life.value} {self.activity.value}>"
@@ -420,7 +417,7 @@ class Agent:
                 policy=self.spec.stop,
                 grace=grace,
                 wrapper_pid=self.pane.pid,
-                marks=self.mark_entries(),
+                marks=self._mark_entries(),
                 ask=self._ask_to_end,
                 ended=lambda: self.pane.statistics().exit_status is not None,
                 wait_ended=self.pane.wait_exit,
@@ -432,7 +429,7 @@ class Agent:
             self._stopping = None
         return stopping.report
 
-    def mark_entries(self) -> tuple[bytes, ...]:
+    def _mark_entries(self) -> tuple[bytes, ...]:
         """What every process of this agent has in its environment."""
         return tuple(f"{name}={value}".encode() for name, value in self._marks.items())
 
@@ -443,9 +440,9 @@ class Agent:
         else:
             await self.pane.send_keys(*policy.keys)
 
-    # What the swarm calls
+    # What the swarm and its windows call
 
-    def environment(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         """The variables that its program gets beside those of the server; file and secrets too.
 
         Raises `InvalidSwarm` if its file of variables can't be read, or if a secret was known to an
@@ -460,22 +457,22 @@ class Agent:
                 f"this master does not know {', '.join(missing)}: use env_file, or spawn it anew",
                 f"{self.agent_id}.secrets",
             )
-        self._environment = {**env, **self._marks}
-        return self._environment
+        self._variables = {**env, **self._marks}
+        return self._variables
 
     @property
     def cwd(self) -> Path:
         """The folder that its program starts in."""
         return self._base_dir / (self.spec.cwd or ".")
 
-    def starting(self) -> None:
+    def _starting(self) -> None:
         """tmux is about to be asked for its program."""
         self._stop_requested = False
         if self._over.is_set():
             self._over = trio.Event()
         self._set_life(Life.STARTING)
 
-    async def run(
+    async def _run(
         self, pane: Pane, window_id: str, followed: Callable[[], None], adopted: bool = False
     ) -> None:
         """Follow the program that was started in `pane`, by us or `adopted`, until it is over.
@@ -497,27 +494,27 @@ class Agent:
             try:
                 await self._supervise(nursery)
             except (ConnectionClosed, PaneNotFound) as error:
-                self.failed(f"its pane is gone: {error}")
+                self._failed(f"its pane is gone: {error}")
             except TmuxError as error:
-                self.failed(str(error))
+                self._failed(str(error))
             finally:
                 self._readying.cancel()
 
-    def failed(self, why: str) -> None:
+    def _failed(self, why: str) -> None:
         """It can't be started, or not be followed any more."""
         self.failure = why
         self._set_life(Life.FAILED)
         self._end()
 
-    def reported(self, text: str) -> None:
+    def _reported(self, text: str) -> None:
         """The program said by itself what it is doing."""
         self._monitor.note_report(text)
 
-    def adopted_at(self, offset: int) -> None:
+    def _adopted_at(self, offset: int) -> None:
         """Up to `offset` its output was written before this master came."""
         self._monitor.begin_at(offset)
 
-    def remember(self, sent: Iterable[str], state: AgentState | None, *, dead: bool) -> None:
+    def _remember(self, sent: Iterable[str], state: AgentState | None, *, dead: bool) -> None:
         """What an earlier master has noted: the keys of what it typed, and how the agent was.
 
         If its program is `dead` and the master did not mean to start it again, nor do we.
@@ -539,7 +536,7 @@ class Agent:
             if self.spec.ready is not None:
                 self._readying = readying = trio.CancelScope()
                 nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
-            status = await self.through_reconnects(self.pane.wait_exit)
+            status = await self._client.through_reconnects(self.pane.wait_exit)
             # Whoever hears of the end finds all that it wrote counted, and in its log.
             self._monitor.catch_up()
             self.exit_status = status
@@ -555,7 +552,7 @@ class Agent:
             if isinstance(decision, GiveUp):
                 self._set_life(Life.EXITED)
                 if decision.crash_loop:
-                    self.failed(decision.reason)
+                    self._failed(decision.reason)
                 else:
                     self._end()
                 return
@@ -564,9 +561,9 @@ class Agent:
                 return
             self._set_life(Life.STARTING)
             try:
-                await self.respawn()
+                await self._respawn()
             except TmuxError as error:
-                self.failed(f"it can't be started again: {error}")
+                self._failed(f"it can't be started again: {error}")
                 return
             self.restarts += 1
             self._note_started()
@@ -604,14 +601,14 @@ class Agent:
         self._settled = None
         self._set_life(Life.EXITED)
         if state.life == Life.FAILED.value:
-            self.failed(state.failure)
+            self._failed(state.failure)
         else:
             self._stop_requested = state.status == AgentStatus.STOPPED.value
             self._end()
 
     async def _is_unwanted(self) -> bool:
         """Whether another shell has asked for its end, and so against a restart."""
-        wanted = await self.through_reconnects(
+        wanted = await self._client.through_reconnects(
             lambda: self._client.command(
                 "display-message", "-p", "-t", self.pane_id, f"#{{{WANTED}}}"
             )
@@ -619,13 +616,13 @@ class Agent:
         self._stop_requested = self._stop_requested or wanted == ["stopped"]
         return self._stop_requested
 
-    async def respawn(self) -> None:
+    async def _respawn(self) -> None:
         """Start its program once more, in its pane. Raises what `Pane.respawn` raises."""
         kill = False
         while True:
             try:
                 await self.pane.respawn(
-                    self.spec.argv, cwd=self.cwd, env=self.environment(), kill=kill
+                    self.spec.argv, cwd=self.cwd, env=self._environment(), kill=kill
                 )
             except ConnectionClosed:
                 await self._client.wait_connected()
@@ -659,17 +656,6 @@ class Agent:
         self._changed.unpark_all()
         self._changed_outside(self)
 
-    async def through_reconnects(self, function: Callable[[], Awaitable[T]]) -> T:
-        """What `function` gives, asked again if the connection was made anew in the meantime.
-
-        Raises `ConnectionClosed` if it is over for good.
-        """
-        while True:
-            try:
-                return await function()
-            except ConnectionClosed:
-                await self._client.wait_connected()
-
     # Readiness
 
     async def _become_ready(self, ready: Ready, readying: trio.CancelScope) -> None:
@@ -681,7 +667,7 @@ class Agent:
                     if not self.ready:
                         await trio.sleep_forever()
                     return
-                await probe(ready, cwd=self.cwd, env=self._environment)
+                await probe(ready, cwd=self.cwd, env=self._variables)
                 self._become_ready_now()
                 return
             self._late = True

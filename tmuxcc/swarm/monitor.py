@@ -84,17 +84,18 @@ class Monitor:
 
     async def run(self) -> None:
         """Read until nothing more will come."""
-        assert self._pane is not None
-        if self._stream is None:
-            self._stream = self._pane.output(since=0)
-        stream = self._stream
+        stream = self._open_stream()
         self.is_reading = True
         try:
             while True:
                 with trio.CancelScope(deadline=self._next_time()) as self._resting:
                     item = await stream.receive()
                     if item is None:
-                        return
+                        if stream is self._stream:
+                            return
+                        # Its program has been given another pane.
+                        stream = self._open_stream()
+                        continue
                     self._take(item, stream)
                 await self._look_after()
                 await trio.sleep(COALESCE)
@@ -106,10 +107,18 @@ class Monitor:
             if self.log is not None:
                 self.log.close()
 
+    def _open_stream(self) -> OutputStream:
+        assert self._pane is not None
+        if self._stream is None:
+            self._stream = self._pane.output(since=0)
+        return self._stream
+
     # What others have to tell it
 
     def expect_program(self, pane: Pane) -> None:
         """What is read from here on was written by a program that has just been started."""
+        if self._pane is not None and pane.pane_id != self._pane.pane_id:
+            self._stream = None
         self._pane = pane
         self._tracker.restarted(trio.current_time())
         self._ready_window = None if self._ready is None else TextWindow()

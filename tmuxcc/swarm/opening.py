@@ -34,7 +34,8 @@ from .home import Home
 from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
 from .processes import Identity, identity, is_abandoned, is_alive, send_signal_to, wait_gone
 from .spec import check_cluster_id
-from .swarm import PLACEHOLDER, SWARM_VARIABLE, WINDOW_OPTIONS, Swarm
+from .swarm import SWARM_VARIABLE, Swarm
+from .windows import PLACEHOLDER, WINDOW_OPTIONS
 
 SIZE = (200, 50)
 """Columns and rows of the agents' terminals: long lines stay whole."""
@@ -259,7 +260,7 @@ class _Run:
                             self.cluster_id,
                             client=client,
                             nursery=nursery,
-                            life_id=life_id,
+                            mark=_mark_value(place, life_id),
                             base_dir=self.base_dir,
                             log_dir=self.log_dir,
                             socket_path=place.socket_path,
@@ -268,7 +269,7 @@ class _Run:
                         )
                         try:
                             nursery.start_soon(protected(self.signals.heed), self.body)
-                            await swarm.begin(adopt=notes is not None)
+                            await swarm._begin(adopt=notes is not None)
                             kept = False
                             self._swarm = swarm
                             self._settled.set()
@@ -427,7 +428,7 @@ async def _finish(swarm: Swarm, *, kept: bool) -> None:
     """Stop the agents, or let go of them. The connection may be gone."""
     if kept:
         with trio.move_on_after(FINISH_GRACE), suppress(ConnectionClosed, CommandError):
-            await swarm.note_states()
+            await swarm._notes.note_all()
             await swarm.client.command("set-option", "-t", swarm.client.session_id, MASTER, "")
         return
     graces = [agent.spec.stop.grace for agent in swarm.agents.values()]

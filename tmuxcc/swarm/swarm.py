@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -22,12 +21,11 @@ from ..client.client import Client, ClientStatistics
 from ..client.events import Reconnected
 from ..client.expect import MAX_TEXT
 from ..client.output import Chunk
-from ..client.pane import Pane, SendOutcome, prepare_text
+from ..client.pane import SendOutcome, prepare_text
 from ..client.text import decode, strip_sequences
 from ..errors import (
     AgentExistsError,
     AgentNotFoundError,
-    CommandError,
     ConnectionClosed,
     InvalidSwarm,
     PaneNotFound,
@@ -37,16 +35,11 @@ from ..protocol.events import SubscriptionChanged
 from .agent import Agent
 from .ending import StopReport, end_marked
 from .log import LogFile, log_path
+from .notes import StateNotes
 from .options import (
-    AGENT,
     CLIENT,
-    LOG,
     REPORT,
-    SENT,
     SPEC,
-    STATE,
-    VACANT,
-    WANTED,
     AgentRow,
     AgentState,
     list_agents,
@@ -54,32 +47,15 @@ from .options import (
 from .policy import OutputLimits, RestartPolicy
 from .processes import environment_of, identity
 from .rules import AgentKind, kind_for
-from .spec import AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json, spec_to_json
+from .spec import AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
 from .state import Life
+from .windows import Windows
 
 T = TypeVar("T")
-
-PUBLISH_PAUSE = 0.1
-"""Seconds between two notes to other shells of how the agents are."""
-
-COUNTERS_PERIOD = 5.0
-"""Seconds between two such notes of one agent that differ only in how much it wrote."""
 
 SWARM_VARIABLE = "TMUXCC_SWARM"
 AGENT_VARIABLE = "TMUXCC_AGENT"
 """In the environment of every process of an agent, so that none of them is overlooked."""
-
-PLACEHOLDER = ("sleep", "2147483647")
-"""What runs where there is no agent yet."""
-
-WINDOW_OPTIONS = (
-    ("remain-on-exit", "on"),
-    ("automatic-rename", "off"),
-    ("allow-rename", "off"),
-    # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
-    ("-q", "remain-on-exit-format", ""),
-)
-"""What a window of ours needs on a server that is not ours alone."""
 
 
 @frozen
@@ -110,7 +86,7 @@ class Swarm:
         *,
         client: Client,
         nursery: trio.Nursery,
-        life_id: str,
+        mark: str,
         base_dir: Path,
         log_dir: Path | None,
         socket_path: Path,
@@ -118,6 +94,8 @@ class Swarm:
         shared: bool,
     ) -> None:
         self.cluster_id = cluster_id
+        self.mark = mark
+        """What every process of the swarm has in its environment, as ``TMUXCC_SWARM``."""
         self.client = client
         self.socket_path = socket_path
         self.keep = keep
@@ -126,16 +104,11 @@ class Swarm:
         self._agents: dict[str, Agent] = {}
         self.agents = MappingProxyType(self._agents)
         self._nursery = nursery
-        self._life_id = life_id
         self._base_dir = base_dir
         self._log_dir = log_dir
-        self._shared = shared
-        self._vacant: Pane | None = None
-        self._windows = trio.Lock()
+        self._windows = Windows(client, shared=shared)
+        self._notes = StateNotes(client, self._agents)
         self._changed = trio.lowlevel.ParkingLot()
-        self._dirty: set[Agent] = set()
-        self._publish = trio.Event()
-        self._published: dict[Agent, tuple[str, float]] = {}
 
     def __repr__(self) -> str:
         return f"<Swarm {self.cluster_id!r} of {len(self._agents)} agents>"
@@ -222,7 +195,7 @@ class Swarm:
         Raises `AgentNotFoundError`, and what `spawn` raises.
         """
         agent = self._agent(agent_id)
-        async with agent.restarting:
+        async with agent._renewing:
             if self._agents.get(agent_id) is not agent:
                 # It was removed meanwhile.
                 raise AgentNotFoundError(agent_id, self._agents)
@@ -249,27 +222,23 @@ class Swarm:
         Raises `AgentNotFoundError`.
         """
         agent = self._agent(agent_id)
-        async with agent.restarting:
+        async with agent._renewing:
+            if self._agents.get(agent_id) is not agent:
+                # Somebody else was quicker.
+                return None
             report = None
             if not agent.is_over or agent.is_stopping:
                 report = await agent.stop(grace=grace)
-            elif self._agents.get(agent_id) is agent:
+            else:
                 # What it has started may have outlived it.
-                await end_marked(agent.mark_entries(), spare=(self.client.server_pid,))
-            async with self._windows:
-                if self._agents.get(agent_id) is not agent:
-                    # Somebody else was quicker.
-                    return report
-                del self._agents[agent_id]
-                self._published.pop(agent, None)
-                if agent.window_id:
-                    try:
-                        # Half removed, it could be found by nobody any more.
-                        with trio.CancelScope(shield=True), suppress(ConnectionClosed):
-                            # Without tmux there is no window.
-                            await agent.through_reconnects(lambda: self._give_back(agent))
-                    finally:
-                        agent.pane.forget()
+                await end_marked(agent._mark_entries(), spare=(self.client.server_pid,))
+            del self._agents[agent_id]
+            self._notes.forget([agent])
+            if agent.window_id:
+                try:
+                    await self._windows.take_back(agent)
+                finally:
+                    agent.pane.forget()
         self._wake()
         return report
 
@@ -379,8 +348,7 @@ class Swarm:
         self._changed.unpark_all()
 
     def _note_change(self, agent: Agent) -> None:
-        self._dirty.add(agent)
-        self._publish.set()
+        self._notes.add(agent)
         self._wake()
 
     # Starting
@@ -409,21 +377,10 @@ class Swarm:
             changed=self._note_change,
         )
 
-    @property
-    def client_note(self) -> tuple[str, ...]:
-        """The command that notes which process the tmux client is."""
-        client = self.client
-        return ("set-option", "-t", client.session_id, CLIENT, str(client.client_pid))
-
-    @property
-    def mark(self) -> str:
-        """What every process of the swarm has in its environment, as ``TMUXCC_SWARM``."""
-        return f"{self.cluster_id}:{self._life_id}"
-
     async def _start(self, agent: Agent) -> None:
         """Start it in a task of our own: a cancelled caller leaves nothing half made."""
         # At once: whoever stops it from now on waits for its program.
-        agent.starting()
+        agent._starting()
         start = _Start(trio.Event())
         self._nursery.start_soon(protected(self._run_agent), agent, start)
         await start.done.wait()
@@ -432,134 +389,22 @@ class Swarm:
 
     async def _run_agent(self, agent: Agent, start: _Start) -> None:
         try:
-            pane, window_id = await self._give_pane(agent)
+            pane, window_id = await self._windows.start(agent)
         except (TmuxError, OSError) as error:
-            agent.failed(str(error))
+            agent._failed(str(error))
             start.error = error
             start.done.set()
             return
-        await agent.run(pane, window_id, start.done.set)
-
-    async def _give_pane(self, agent: Agent) -> tuple[Pane, str]:
-        """Start the agent's program in the pane that it has, in a vacant one or in a new window."""
-        client, spec = self.client, agent.spec
-        env, cwd, argv = agent.environment(), agent.cwd, spec.argv
-        if agent.window_id:
-            unwanted = ("set-option", "-pu", "-t", agent.pane_id, WANTED)
-            await agent.through_reconnects(lambda: client.command(*unwanted))
-            await agent.respawn()
-            return agent.pane, agent.window_id
-        name = agent.agent_id
-        if self._vacant is not None:
-            # What it showed before is not of this agent.
-            self._vacant.forget()
-        # Where the connection ends in between, this is done again.
-        pane = await agent.through_reconnects(lambda: self._start_in_vacant(argv, cwd, env))
-        if pane is not None:
-            where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
-            window_id = (await agent.through_reconnects(lambda: client.command(*where)))[0]
-            more: list[tuple[str, ...]] = [
-                ("set-option", "-pu", "-t", pane.pane_id, VACANT),
-                ("rename-window", "-t", window_id, name.replace("#", "##")),
-            ]
-        elif self._shared:
-            # A window there closes with its program until it is told to stay.
-            pane, window_id = await self._new_window(agent, PLACEHOLDER, cwd, env)
-            stay = [("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS]
-            await agent.through_reconnects(lambda: self._batch(stay))
-            pane.forget()
-            respawn = partial(pane.respawn, argv, cwd=cwd, env=env, kill=True)
-            await agent.through_reconnects(respawn)
-            more = []
-        else:
-            pane, window_id = await self._new_window(agent, argv, cwd, env)
-            more = []
-        more += [
-            ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
-            ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(spec)),
-            ("select-pane", "-t", pane.pane_id, "-T", name.replace("#", "##")),
-        ]
-        if agent.log_file is not None:
-            more.append(("set-option", "-p", "-t", pane.pane_id, LOG, str(agent.log_file)))
-        await agent.through_reconnects(lambda: self._batch(more))
-        await agent.through_reconnects(pane.hook_death)
-        return pane, window_id
-
-    async def _new_window(
-        self, agent: Agent, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
-    ) -> tuple[Pane, str]:
-        """Start a program of an agent in a window; also where the connection ends meanwhile."""
-        client = self.client
-        while True:
-            try:
-                created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
-            except ConnectionClosed:
-                await client.wait_connected()
-                found = await agent.through_reconnects(lambda: self._find_window(agent))
-                if found is not None:
-                    # What it has written by now is shown there.
-                    await agent.through_reconnects(found[0].adopt)
-                    return found
-            else:
-                return client.pane(created.pane_id), created.window_id
-
-    async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
-        """The pane of a program of an agent, if it was started."""
-        marks = dict(entry.decode().split("=", 1) for entry in agent.mark_entries())
-        for row in await list_agents(self.client.command, self.client.session_id):
-            if marks.items() <= environment_of(row.pane_pid or 0).items():
-                return self.client.pane(row.pane_id), row.window_id
-        return None
-
-    async def _start_in_vacant(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
-    ) -> Pane | None:
-        """Start a program in the pane that has no agent; None if there is no such pane."""
-        pane, self._vacant = self._vacant, None
-        if pane is None:
-            return None
-        try:
-            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
-        except CommandError as error:
-            if "can't find" in " ".join(error.lines):
-                # Somebody has closed it.
-                return None
-            self._vacant = pane
-            raise
-        except TmuxError:
-            self._vacant = pane
-            raise
-        return pane
-
-    async def _batch(self, commands: Iterable[Sequence[str]]) -> None:
-        for answer in await self.client.batch(commands):
-            if isinstance(answer, TmuxError):
-                raise answer
-
-    async def _give_back(self, agent: Agent) -> None:
-        """Close the window of an agent that is over, or keep it for the next if it is the last."""
-        client, pane = self.client, agent.pane
-        windows = [row.window_id for row in await client.list_windows(client.session_id)]
-        if agent.window_id not in windows:
-            # Somebody has closed it.
-            return
-        if len(windows) > 1:
-            with suppress(CommandError):
-                # Somebody may have closed it.
-                await client.command("kill-window", "-t", agent.window_id)
-        else:
-            for option in (AGENT, SPEC, STATE, REPORT, SENT, WANTED, LOG):
-                await client.command("set-option", "-pu", "-t", pane.pane_id, option)
-            await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
-            self._vacant = pane
+        await agent._run(pane, window_id, start.done.set)
 
     # What the swarm does all the time
 
-    async def begin(self, *, adopt: bool) -> None:
+    async def _begin(self, *, adopt: bool) -> None:
         """Take over the agents that are there, if there are any, and begin to listen."""
         rows = await list_agents(self.client.command, self.client.session_id)
-        self._vacant = next((self.client.pane(row.pane_id) for row in rows if row.vacant), None)
-        self._nursery.start_soon(protected(self._note_states))
+        vacant = [self.client.pane(row.pane_id) for row in rows if row.vacant]
+        self._windows.vacant = vacant[0] if vacant else None
+        self._nursery.start_soon(protected(self._notes.run))
         self._nursery.start_soon(protected(self._hear_reports))
         if adopt:
             errors: list[Exception] = []
@@ -588,50 +433,16 @@ class Swarm:
                     if isinstance(report, SubscriptionChanged):
                         for agent in self._agents.values():
                             if agent.window_id and agent.pane_id == report.pane_id:
-                                agent.reported(report.value)
+                                agent._reported(report.value)
                     elif isinstance(report, Reconnected):
+                        note = (CLIENT, str(self.client.client_pid))
                         with suppress(ConnectionClosed):
-                            self.client.command_nowait(*self.client_note)
+                            self.client.command_nowait(
+                                "set-option", "-t", self.client.session_id, *note
+                            )
                         # A note may have been lost on its way.
-                        self._published.clear()
-                        self._dirty.update(self._agents.values())
-                        self._publish.set()
-
-    async def _note_states(self) -> None:
-        """Note in tmux how the agents are, for other shells."""
-        while True:
-            later = [self._published[agent][1] for agent in self._dirty if agent in self._published]
-            with trio.CancelScope(deadline=min(later, default=float("inf"))):
-                await self._publish.wait()
-            self._publish = trio.Event()
-            now = trio.current_time()
-            for agent in tuple(self._dirty):
-                if not agent.window_id or self._agents.get(agent.agent_id) is not agent:
-                    self._dirty.discard(agent)
-                    continue
-                essence, due = self._published.get(agent, ("", 0.0))
-                state = agent.state()
-                new = repr(evolve(state, bytes=0, lines=0, noted=0.0))
-                if new != essence or now >= due:
-                    self._dirty.discard(agent)
-                    self._published[agent] = new, now + COUNTERS_PERIOD
-                    with suppress(ConnectionClosed):
-                        self.client.command_nowait(
-                            "set-option", "-p", "-t", agent.pane_id, STATE, state.to_json()
-                        )
-            await trio.sleep(PUBLISH_PAUSE)
-
-    async def note_states(self) -> None:
-        """Note in tmux at once how the agents are, for the master that comes next.
-
-        Raises `ConnectionClosed`.
-        """
-        # Whose pane is gone needs no note.
-        await self.client.batch(
-            ("set-option", "-p", "-t", agent.pane_id, STATE, agent.state().to_json())
-            for agent in self._agents.values()
-            if agent.window_id
-        )
+                        self._notes.forget(self._agents.values())
+                        self._notes.add(*self._agents.values())
 
     async def _adopt_agent(self, row: AgentRow) -> None:
         where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)
@@ -643,20 +454,20 @@ class Swarm:
         state = AgentState.from_json(row.state)
         # tmux may not have noticed yet.
         dead = row.pane_dead or identity(row.pane_pid or 0) is None
-        agent.remember(row.sent.split(), state, dead=dead)
+        agent._remember(row.sent.split(), state, dead=dead)
         self._agents[row.agent_id] = agent
         pane = self.client.pane(row.pane_id)
         pane.keep_open()
-        await agent.through_reconnects(pane.adopt)
+        await self.client.through_reconnects(pane.adopt)
         pane.keep_open()
-        agent.adopted_at(pane.statistics().output_bytes)
-        await agent.through_reconnects(pane.hook_death)
-        agent.starting()
+        agent._adopted_at(pane.statistics().output_bytes)
+        await self.client.through_reconnects(pane.hook_death)
+        agent._starting()
         adopted = trio.Event()
-        self._nursery.start_soon(protected(agent.run), pane, row.window_id, adopted.set, True)
+        self._nursery.start_soon(protected(agent._run), pane, row.window_id, adopted.set, True)
         await adopted.wait()
         if row.report:
-            agent.reported(row.report)
+            agent._reported(row.report)
 
 
 def _written(agent: Agent) -> str:

@@ -1,0 +1,182 @@
+"""The windows of a swarm's session: how an agent gets a pane, and what becomes of it afterwards.
+
+What runs in the pane is the agent's business (agent.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from ..client.client import Client
+from ..client.pane import Pane
+from ..errors import CommandError, ConnectionClosed, TmuxError
+from .agent import Agent
+from .options import AGENT, LOG, REPORT, SENT, SPEC, STATE, VACANT, WANTED, list_agents
+from .processes import environment_of
+from .spec import spec_to_json
+
+PLACEHOLDER = ("sleep", "2147483647")
+"""What runs where there is no agent yet."""
+
+WINDOW_OPTIONS = (
+    ("remain-on-exit", "on"),
+    ("automatic-rename", "off"),
+    ("allow-rename", "off"),
+    # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
+    ("-q", "remain-on-exit-format", ""),
+)
+"""What a window of ours needs on a server that is not ours alone."""
+
+
+class Windows:
+    """The windows of a session; `shared` says that the server is not the swarm's own."""
+
+    def __init__(self, client: Client, *, shared: bool) -> None:
+        self.vacant: Pane | None = None
+        """The pane that has no agent: that of the session's beginning, or the last one's."""
+        self._client = client
+        self._shared = shared
+        self._closing = trio.Lock()
+
+    async def start(self, agent: Agent) -> tuple[Pane, str]:
+        """Start the agent's program in the pane that it has, in a vacant one or in a new window."""
+        client, spec = self._client, agent.spec
+        env, cwd, argv = agent._environment(), agent.cwd, spec.argv
+        if agent.window_id and await self._start_again(agent):
+            return agent.pane, agent.window_id
+        name = agent.agent_id
+        if self.vacant is not None:
+            # What it showed before is not of this agent.
+            self.vacant.forget()
+        # Where the connection ends in between, this is done again.
+        pane = await client.through_reconnects(lambda: self._start_in_vacant(argv, cwd, env))
+        if pane is not None:
+            where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
+            window_id = (await client.through_reconnects(lambda: client.command(*where)))[0]
+            more: list[tuple[str, ...]] = [
+                ("set-option", "-pu", "-t", pane.pane_id, VACANT),
+                ("rename-window", "-t", window_id, name.replace("#", "##")),
+            ]
+        elif self._shared:
+            # A window there closes with its program until it is told to stay.
+            pane, window_id = await self._new_window(agent, PLACEHOLDER, cwd, env)
+            stay = [("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS]
+            await client.through_reconnects(lambda: self._batch(stay))
+            pane.forget()
+            respawn = partial(pane.respawn, argv, cwd=cwd, env=env, kill=True)
+            await client.through_reconnects(respawn)
+            more = []
+        else:
+            pane, window_id = await self._new_window(agent, argv, cwd, env)
+            more = []
+        more += [
+            ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
+            ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(spec)),
+            ("select-pane", "-t", pane.pane_id, "-T", name.replace("#", "##")),
+        ]
+        if agent.log_file is not None:
+            more.append(("set-option", "-p", "-t", pane.pane_id, LOG, str(agent.log_file)))
+        await client.through_reconnects(lambda: self._batch(more))
+        await client.through_reconnects(pane.hook_death)
+        return pane, window_id
+
+    async def _start_again(self, agent: Agent) -> bool:
+        """Start the program in the pane that it had; False if somebody has closed that."""
+        unwanted = ("set-option", "-pu", "-t", agent.pane_id, WANTED)
+        try:
+            await self._client.through_reconnects(lambda: self._client.command(*unwanted))
+            await agent._respawn()
+        except CommandError as error:
+            if not _is_gone(error):
+                raise
+            agent.pane.forget()
+            return False
+        return True
+
+    async def _new_window(
+        self, agent: Agent, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> tuple[Pane, str]:
+        """Start a program of an agent in a window; also where the connection ends meanwhile."""
+        client = self._client
+        while True:
+            try:
+                created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
+            except ConnectionClosed:
+                await client.wait_connected()
+                found = await client.through_reconnects(lambda: self._find_window(agent))
+                if found is not None:
+                    # What it has written by now is shown there.
+                    await client.through_reconnects(found[0].adopt)
+                    return found
+            else:
+                return client.pane(created.pane_id), created.window_id
+
+    async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
+        """The pane of a program of an agent, if it was started."""
+        marks = dict(entry.decode().split("=", 1) for entry in agent._mark_entries())
+        for row in await list_agents(self._client.command, self._client.session_id):
+            if marks.items() <= environment_of(row.pane_pid or 0).items():
+                return self._client.pane(row.pane_id), row.window_id
+        return None
+
+    async def _start_in_vacant(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> Pane | None:
+        """Start a program in the pane that has no agent; None if there is no such pane."""
+        pane, self.vacant = self.vacant, None
+        if pane is None:
+            return None
+        try:
+            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
+        except CommandError as error:
+            if _is_gone(error):
+                return None
+            self.vacant = pane
+            raise
+        except TmuxError:
+            self.vacant = pane
+            raise
+        return pane
+
+    async def _batch(self, commands: Iterable[Sequence[str]]) -> None:
+        for answer in await self._client.batch(commands):
+            if isinstance(answer, TmuxError):
+                raise answer
+
+    async def take_back(self, agent: Agent) -> None:
+        """Close the window of an agent that is over, or keep it for the next if it is the last.
+
+        Without tmux there is no window.
+        """
+        # One at a time, or the last two would both be closed. Half given back, a window could be
+        # found by nobody any more.
+        with trio.CancelScope(shield=True), suppress(ConnectionClosed):
+            async with self._closing:
+                await self._client.through_reconnects(lambda: self._take_back(agent))
+
+    async def _take_back(self, agent: Agent) -> None:
+        client, pane = self._client, agent.pane
+        windows = [row.window_id for row in await client.list_windows(client.session_id)]
+        if agent.window_id not in windows:
+            # Somebody has closed it.
+            return
+        if len(windows) > 1:
+            with suppress(CommandError):
+                # Somebody may have closed it.
+                await client.command("kill-window", "-t", agent.window_id)
+        else:
+            for option in (AGENT, SPEC, STATE, REPORT, SENT, WANTED, LOG):
+                await client.command("set-option", "-pu", "-t", pane.pane_id, option)
+            await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
+            self.vacant = pane
+
+
+def _is_gone(error: CommandError) -> bool:
+    """Whether somebody has closed the pane that a command was for."""
+    text = " ".join(error.lines)
+    return "can't find" in text or "no such pane" in text
