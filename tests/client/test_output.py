@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from tmuxcc.client import streams
 from tmuxcc.client.output import (
     CHUNK_OVERHEAD,
+    MAX_CHUNK,
+    MAX_PIECES,
     Chunk,
     ExitStatus,
     Gap,
@@ -80,11 +82,40 @@ def test_offsets_count_the_bytes_since_the_beginning() -> None:
     stream = stream_of(log)
     for data in (b"one", b"", b"two", b"three"):
         log.receive(data)
-    items = []
-    while (item := stream.receive_nowait()) is not None:
-        items.append(item)
-    assert items == [Chunk(0, b"one"), Chunk(3, b"two"), Chunk(6, b"three")]
+        assert stream.receive_nowait() == (Chunk(stream.offset - len(data), data) if data else None)
     assert (log.start, log.end, stream.offset) == (0, 11, 11)
+
+
+def test_what_nobody_has_looked_at_yet_comes_as_one_chunk() -> None:
+    log = new_log()
+    early, late = stream_of(log), stream_of(log)
+    for data in (b"one", b"two"):
+        log.receive(data)
+    assert early.receive_nowait() == Chunk(0, b"onetwo")
+    log.receive(b"three")
+    log.gap("pause")
+    log.receive(b"four")
+    assert early.receive_nowait() == Chunk(6, b"three")
+    assert [late.receive_nowait() for _ in range(4)] == [
+        Chunk(0, b"onetwo"),
+        Chunk(6, b"three"),
+        Gap(11, None, "pause"),
+        Chunk(11, b"four"),
+    ]
+
+
+@pytest.mark.parametrize(("size", "limit"), [(1, 1 << 20), (1000, 1 << 20), (30_000, 1 << 17)])
+def test_a_chunk_is_bounded(size: int, limit: int) -> None:
+    log = new_log(limit=limit)
+    stream = stream_of(log)
+    for _ in range(1000):
+        log.receive(b"x" * size)
+    chunks = []
+    while (item := stream.receive_nowait()) is not None:
+        if isinstance(item, Chunk):
+            chunks.append(item)
+    assert max(len(chunk.data) for chunk in chunks) <= max(size, min(MAX_CHUNK, limit // 8))
+    assert max(len(chunk.data) for chunk in chunks) <= size * MAX_PIECES
 
 
 def test_a_stream_begins_now_or_at_any_offset_of_the_past_or_future() -> None:
@@ -193,13 +224,12 @@ def test_what_is_held_comes_behind_the_snapshot() -> None:
     log.hold()
     log.hold()
     log.receive(b"hel")
-    log.receive(b"")
     log.receive(b"d")
     assert drained(plain) == [Chunk(0, b"before"), Gap(6, None, "seed")]
     number = log.release(b"screen")
     assert log.item(number) == Snapshot(6, b"screen")
     assert drained(plain) == [Chunk(6, b"held")]
-    assert log.next_number - number == 3
+    assert log.next_number - number == 2
 
 
 def test_a_lost_snapshot_is_no_loss_for_a_reader_that_wants_none() -> None:

@@ -10,7 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tmuxcc.client.expect import TextWindow
-from tmuxcc.client.text import LineSplitter, decode, incomplete_tail, strip_sequences
+from tmuxcc.client.text import (
+    _SEQUENCE,
+    LineSplitter,
+    decode,
+    incomplete_tail,
+    strip_sequences,
+)
 
 from ..protocol.vectors import of_kind, unescape
 
@@ -95,6 +101,18 @@ def test_any_chunks_give_the_same_lines(
     assert split(pieces(data, [*range(len(data))]), escapes=escapes, max_line=max_line) == whole
 
 
+@given(nasty, st.booleans())
+@example(b"\x1b]0;left open\nnext\n", False)
+def test_many_lines_at_once_are_what_each_is_alone(data: bytes, escapes: bool) -> None:
+    expected = []
+    for line in (data + b"\n").split(b"\n")[:-1]:
+        text = line.rstrip(b"\r")
+        if not escapes:
+            text = text.rpartition(b"\r")[2]
+        expected.append(decode(text) if escapes else _SEQUENCE.sub("", decode(text)))
+    assert split([data + b"\n"], escapes=escapes) == expected
+
+
 @given(st.text(max_size=60), cuts, st.integers(4, 9))
 def test_a_line_that_is_too_long_comes_in_pieces_and_loses_nothing(
     text: str, at: list[int], max_line: int
@@ -165,6 +183,11 @@ def test_stripping_leaves_no_control_character(text: str) -> None:
     stripped = strip_sequences(text)
     assert not any((c < " " and c not in "\t\n") or "\x7f" <= c <= "\x9f" for c in stripped)
     assert strip_sequences(stripped) == stripped
+
+
+@given(nasty.map(decode) | st.text())
+def test_the_quick_way_to_strip_is_exact(text: str) -> None:
+    assert strip_sequences(text) == _SEQUENCE.sub("", text)
 
 
 # ------------------------------------------------------------------------------------- characters

@@ -22,6 +22,12 @@ HISTORY = 1 << 20
 a reader may be away for 50 ms, at that of a busy build log for minutes. It is used only by panes
 that write."""
 
+MAX_CHUNK = 1 << 16
+"""Bytes up to which what nobody has looked at yet is put together in one chunk, and `MAX_PIECES`
+how many pieces of it. tmux divides what ten busy panes write into pieces of some hundred bytes,
+which would cost each reader ten times as much."""
+MAX_PIECES = 100
+
 CHUNK_OVERHEAD = 160
 """What a kept piece costs beside its data, so that a flood of single bytes is bounded too."""
 
@@ -128,6 +134,10 @@ class PaneOutput:
         self._nonces = nonces
         self._partial_mark = b""
         self._items: deque[Item] = deque()
+        # What the last item, a chunk, consists of while nobody has looked at it, and its size.
+        self._pieces: list[bytes] = []
+        self._pieces_size = 0
+        self._max_chunk = min(MAX_CHUNK, limit // 8)
         self._first = 0  # number of the first item kept; items are counted from 0
         self._size = 0
         # Number and offset of the last item dropped that was a gap of unknown size.
@@ -326,11 +336,31 @@ class PaneOutput:
         return data
 
     def _add(self, data: bytes) -> None:
-        self._items.append(Chunk(self.end, data))
-        self.end += len(data)
-        self._size += len(data) + CHUNK_OVERHEAD
+        size = len(data)
+        pieces = self._pieces
+        if pieces and self._pieces_size + size <= self._max_chunk and len(pieces) < MAX_PIECES:
+            self._pieces_size += size
+            self._size += size
+        else:
+            if pieces:
+                self._seal()
+                pieces = self._pieces
+            self._items.append(Chunk(self.end, b""))
+            self._pieces_size = size
+            self._size += size + CHUNK_OVERHEAD
+        pieces.append(data)
+        self.end += size
+
+    def _seal(self) -> None:
+        """The last chunk is what it is: it will be looked at, or something else follows."""
+        chunk = self._items[-1]
+        assert isinstance(chunk, Chunk)
+        chunk.data = b"".join(self._pieces)
+        self._pieces = []
 
     def _append(self, item: Gap | Snapshot | Restarted) -> None:
+        if self._pieces:
+            self._seal()
         self._items.append(item)
         self._size += CHUNK_OVERHEAD
 
@@ -368,6 +398,8 @@ class PaneOutput:
 
     def item(self, number: int) -> Item:
         """A kept item."""
+        if self._pieces and number == self._first + len(self._items) - 1:
+            self._seal()
         return self._items[number - self._first]
 
     def lost_since(self, number: int, offset: int) -> int | None:
@@ -378,6 +410,8 @@ class PaneOutput:
 
     def find(self, offset: int) -> int:
         """The number of the item in which the byte at `offset` stands, or of a gap before it."""
+        if self._pieces:
+            self._seal()
         number = self._first
         for item in self._items:
             if _end(item) > offset or (not isinstance(item, Chunk) and item.offset == offset):
