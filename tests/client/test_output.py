@@ -104,6 +104,14 @@ def test_what_nobody_has_looked_at_yet_comes_as_one_chunk() -> None:
     ]
 
 
+def test_a_stream_that_begins_now_gets_what_comes_next() -> None:
+    log = new_log()
+    log.receive(b"one")
+    stream = stream_of(log)
+    log.receive(b"two")
+    assert stream.receive_nowait() == Chunk(3, b"two")
+
+
 @pytest.mark.parametrize(("size", "limit"), [(1, 1 << 20), (1000, 1 << 20), (30_000, 1 << 17)])
 def test_a_chunk_is_bounded(size: int, limit: int) -> None:
     log = new_log(limit=limit)

@@ -14,9 +14,9 @@ import trio
 from ..client.background import background
 from ..errors import CommandError, ConnectionClosed
 from ..protocol.events import SubscriptionChanged
-from ..swarm.options import AGENT, MASTER, STATE, WANTED
+from ..swarm.options import AGENT, MASTER, STATE, STOPPED, WANTED
 from ..swarm.processes import wait_gone
-from .swarms import STOPPED, Link, Sighting
+from .swarms import Link, Sighting
 
 SETTLE = 0.3
 """Seconds for which a state has to last to be believed: a master notes that a program has ended,

@@ -29,11 +29,11 @@ from ..errors import (
 from ..protocol.events import SubscriptionChanged
 from ..swarm.agent import Agent
 from ..swarm.opening import open_swarm
+from ..swarm.options import DOWN
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
 from .runner import Job, Reporter, status_number
-from .swarms import DOWN
 
 LAST_LINES = 0.02
 """Seconds after a program's end until it is told, so that its last lines stand before that."""

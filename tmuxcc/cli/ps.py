@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import CommandError
-from ..swarm.options import AgentState
+from ..swarm.options import STOPPED, AgentState
 from .report import COLOURS, json_text, message, message_console, print_table, status_text
-from .swarms import STOPPED, Glance, Place, Sight, Sighting, drive, glance, swarm_options
+from .swarms import Glance, Place, Sight, Sighting, drive, glance, swarm_options
 
 _TITLES = (
     "name", "state", "activity", "ready", "uptime", "restarts", "bytes", "last line",

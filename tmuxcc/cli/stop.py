@@ -21,13 +21,11 @@ from ..errors import (
 )
 from ..swarm.ending import StopReport, end_agent, end_marked
 from ..swarm.home import Home
-from ..swarm.options import WANTED
+from ..swarm.options import DOWN, STOPPED, WANTED
 from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
 from ..swarm.spec import StopPolicy, spec_from_json
 from .report import busy, json_text, message, message_console
 from .swarms import (
-    DOWN,
-    STOPPED,
     Link,
     Place,
     Sighting,

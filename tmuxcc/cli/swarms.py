@@ -53,12 +53,6 @@ from ..swarm.spec import check_cluster_id
 from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
 from .options import Target, take_target, tmux_option
 
-DOWN = "@tmuxcc_down"
-"""Set in a session whose end another shell has asked for."""
-
-STOPPED = "stopped"
-"""The value of `WANTED` that keeps a master from starting an agent again."""
-
 HISTORY = 64 << 20
 """Bytes of a pane that may wait for us: all that tmux keeps of it may come at once."""
 

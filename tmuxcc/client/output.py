@@ -388,7 +388,9 @@ class PaneOutput:
 
     @property
     def next_number(self) -> int:
-        """The number that the next item will have."""
+        """The number that the next item will have: what comes from now on is none of those kept."""
+        if self._pieces:
+            self._seal()
         return self._first + len(self._items)
 
     @property
@@ -398,7 +400,7 @@ class PaneOutput:
 
     def item(self, number: int) -> Item:
         """A kept item."""
-        if self._pieces and number == self._first + len(self._items) - 1:
+        if self._pieces:
             self._seal()
         return self._items[number - self._first]
 

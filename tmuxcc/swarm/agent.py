@@ -34,7 +34,7 @@ from .activity import Activity, Explanation
 from .ending import StopReport, end_agent
 from .log import LogFile
 from .monitor import Monitor
-from .options import SENT, WANTED, AgentState
+from .options import SENT, STOPPED, WANTED, AgentState
 from .policy import GiveUp, Restart, RestartHistory, decide_restart
 from .ready import probe
 from .rules import AgentKind
@@ -613,7 +613,7 @@ class Agent:
                 "display-message", "-p", "-t", self.pane_id, f"#{{{WANTED}}}"
             )
         )
-        self._stop_requested = self._stop_requested or wanted == ["stopped"]
+        self._stop_requested = self._stop_requested or wanted == [STOPPED]
         return self._stop_requested
 
     async def _respawn(self) -> None:

@@ -31,7 +31,8 @@ that somebody looks at."""
 SENT = "@tmuxcc_sent"
 """The keys of what was typed to it, divided by blanks."""
 WANTED = "@tmuxcc_wanted"
-"""``stopped`` if another shell has asked for its end."""
+"""`STOPPED` if another shell has asked for its end: then no master starts it again."""
+STOPPED = "stopped"
 LOG = "@tmuxcc_log"
 """The path of its log file."""
 
@@ -42,6 +43,8 @@ MASTER = "@tmuxcc_master"
 """The process that runs it, its number and its start time; empty if it was kept."""
 CLIENT = "@tmuxcc_client"
 """The process of the master's tmux client."""
+DOWN = "@tmuxcc_down"
+"""Set in a session whose end another shell has asked for."""
 
 
 @frozen
