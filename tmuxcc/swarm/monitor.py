@@ -166,12 +166,12 @@ class Monitor:
         pieces: list[bytes] = []
         while item is not None:
             if isinstance(item, Chunk):
-                if item.offset < self._live_from:
-                    self.lines += item.data.count(b"\n")
-                    self._tracker.receive(item.data, now)
-                    self._look_for_ready(item.data)
-                else:
-                    pieces.append(item.data)
+                live = max(0, self._live_from - item.offset)
+                if old := item.data[:live]:
+                    self.lines += old.count(b"\n")
+                    self._tracker.receive(old, now)
+                    self._look_for_ready(old)
+                pieces.append(item.data[live:])
             elif isinstance(item, (Gap, Restarted)):
                 self._receive(b"".join(pieces), now)
                 pieces = []
