@@ -40,7 +40,7 @@ async def test_of_what_was_taken_over_only_what_is_new_goes_to_the_log(
         taken_over = pane.statistics().output_bytes
         monitor.begin_at(taken_over)
         # Before the monitor has read anything.
-        await pane.send_keys("Enter")
+        server.run("send-keys", "-t", pane.pane_id, "Enter")
         await until(lambda: pane.statistics().output_bytes >= taken_over + len("\r\nsecond\r\n"))
         monitor.expect_program(pane)
         async with trio.open_nursery() as nursery:
