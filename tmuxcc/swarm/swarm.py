@@ -1,7 +1,8 @@
 """A swarm: one master, one tmux session, and an agent in each window of it.
 
-`open_swarm` makes the session or takes it over, and ends it with all that runs in it. What a single
-agent is and does is in agent.py, where a swarm lives on disk in home.py.
+Here is what a master does with its agents. How a swarm begins and ends is in opening.py, what a
+single agent is and does in agent.py, how it gets a pane in windows.py, and what other shells are
+told of it in notes.py.
 """
 
 from __future__ import annotations
