@@ -497,7 +497,8 @@ def test_a_last_line_without_its_end_is_shown(folder, own):
 def test_lost_output_is_a_line_in_its_place(folder, own):
     with running(folder, *own, "-n", "p", "yes") as run:
         run.wait_text("p | y\n")
-        pause = 0.5
+        # Longer than tmux waits for a client before it pauses a pane (`pause-after`).
+        pause = 6.0
         while "lost here: " not in run.text:
             # Stopped as by Ctrl-Z, until tmux has had enough of it.
             run.signal(signal.SIGSTOP)
