@@ -97,6 +97,24 @@ async def test_on_a_server_of_somebody_else_nothing_else_is_touched(server: Serv
     assert not marked(mark)
 
 
+def shown(server: Server, agent: tmuxcc.Agent) -> str:
+    return server.run("display-message", "-p", "-t", agent.pane_id, "#{pane_dead} #{window_name}")
+
+
+async def test_there_too_agents_that_end_at_once_keep_their_windows(server: Server) -> None:
+    server.start()
+    async with swarm_on(server) as swarm:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(swarm.spawn, f"a{number}", shell(f"exit {number}"))
+        for number in range(10):
+            agent = swarm.agents[f"a{number}"]
+            assert await agent.wait_exit() == ExitStatus(number, None)
+            # tmux would close it when the wrapper is gone, and say so in it if it was not told.
+            await until(lambda agent=agent: shown(server, agent) == f"1 {agent.agent_id}")
+            assert (await agent.capture()).strip() == ""
+
+
 @pytest.mark.parametrize("cluster_id", ["", "a b", "-x", "a/b", "ä", "x" * 65, "a:b", "a.b"])
 async def test_a_cluster_id_that_is_none_is_refused(server: Server, cluster_id: str) -> None:
     with pytest.raises(tmuxcc.InvalidSwarm):

@@ -6,11 +6,12 @@ What happens in between is in swarm.py.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -35,7 +36,6 @@ from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
 from .processes import Identity, identity, is_abandoned, is_alive, send_signal_to, wait_gone
 from .spec import check_cluster_id
 from .swarm import SWARM_VARIABLE, Swarm
-from .windows import PLACEHOLDER, WINDOW_OPTIONS
 
 SIZE = (200, 50)
 """Columns and rows of the agents' terminals: long lines stay whole."""
@@ -63,6 +63,18 @@ set -g status-left "[#S] "
 set -g status-left-length 40
 set -g status-right ""
 """
+
+# What a window of ours needs on a server that has not read the configuration above.
+_WINDOW_OPTIONS = (
+    ("remain-on-exit", "on"),
+    ("automatic-rename", "off"),
+    ("allow-rename", "off"),
+    # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
+    ("-q", "remain-on-exit-format", ""),
+)
+
+# What runs where there is no agent yet.
+_PLACEHOLDER = ("sleep", "2147483647")
 
 # The lives of the swarms that this process runs.
 _RUNNING: set[str] = set()
@@ -247,7 +259,7 @@ class _Run:
                     config_file=configuration,
                     cwd=self.base_dir,
                     env={SWARM_VARIABLE: _mark_value(place, life_id)},
-                    argv=PLACEHOLDER,
+                    argv=_PLACEHOLDER,
                 )
                 async with opening as client:
                     server = identity(client.server_pid)
@@ -265,7 +277,6 @@ class _Run:
                             log_dir=self.log_dir,
                             socket_path=place.socket_path,
                             keep=self.keep,
-                            shared=not place.own_server,
                         )
                         try:
                             nursery.start_soon(protected(self.signals.heed), self.body)
@@ -410,15 +421,25 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
         pane_id = panes[0]
         commands += [
             ("set-option", "-p", "-t", pane_id, VACANT, "1"),
-            *(("set-option", "-w", "-t", pane_id, *option) for option in WINDOW_OPTIONS),
             ("set-option", "-t", session_id, "history-limit", "50000"),
             # It was for the first pane. What a person starts in the session is no agent's.
             ("set-environment", "-u", "-t", session_id, SWARM_VARIABLE),
             *(("set-environment", "-r", "-t", session_id, name) for name in _NESTING),
         ]
+    if not adopted and not place.own_server:
+        # For the first window, and for all others: tmux runs a hook before anything else.
+        commands += [
+            *(("set-option", "-w", "-t", session_id, *option) for option in _WINDOW_OPTIONS),
+            ("set-hook", "-t", session_id, "after-new-window", _set_here(_WINDOW_OPTIONS)),
+        ]
     for answer in await client.batch(commands):
         if isinstance(answer, TmuxError):
             raise answer
+
+
+def _set_here(options: Iterable[Sequence[str]]) -> str:
+    """The command line that sets window options where it runs."""
+    return "; ".join(shlex.join(("set-option", "-w", *option)) for option in options)
 
 
 # The end

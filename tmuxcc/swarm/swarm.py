@@ -92,7 +92,6 @@ class Swarm:
         log_dir: Path | None,
         socket_path: Path,
         keep: bool,
-        shared: bool,
     ) -> None:
         self.cluster_id = cluster_id
         self.mark = mark
@@ -107,7 +106,7 @@ class Swarm:
         self._nursery = nursery
         self._base_dir = base_dir
         self._log_dir = log_dir
-        self._windows = Windows(client, shared=shared)
+        self._windows = Windows(client)
         self._notes = StateNotes(client, self._agents)
         self._changed = trio.lowlevel.ParkingLot()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,27 +19,14 @@ from .options import AGENT, LOG, REPORT, SENT, SPEC, STATE, VACANT, WANTED, list
 from .processes import environment_of
 from .spec import spec_to_json
 
-PLACEHOLDER = ("sleep", "2147483647")
-"""What runs where there is no agent yet."""
-
-WINDOW_OPTIONS = (
-    ("remain-on-exit", "on"),
-    ("automatic-rename", "off"),
-    ("allow-rename", "off"),
-    # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
-    ("-q", "remain-on-exit-format", ""),
-)
-"""What a window of ours needs on a server that is not ours alone."""
-
 
 class Windows:
-    """The windows of a session; `shared` says that the server is not the swarm's own."""
+    """The windows of a session."""
 
-    def __init__(self, client: Client, *, shared: bool) -> None:
+    def __init__(self, client: Client) -> None:
         self.vacant: Pane | None = None
         """The pane that has no agent: that of the session's beginning, or the last one's."""
         self._client = client
-        self._shared = shared
         self._closing = trio.Lock()
 
     async def start(self, agent: Agent) -> tuple[Pane, str]:
@@ -62,17 +48,8 @@ class Windows:
                 ("set-option", "-pu", "-t", pane.pane_id, VACANT),
                 ("rename-window", "-t", window_id, name.replace("#", "##")),
             ]
-        elif self._shared:
-            # A window there closes with its program until it is told to stay.
-            pane, window_id = await self._new_window(agent, PLACEHOLDER, cwd, env)
-            stay = [("set-option", "-w", "-t", window_id, *option) for option in WINDOW_OPTIONS]
-            await client.through_reconnects(lambda: self._batch(stay))
-            pane.forget()
-            respawn = partial(pane.respawn, argv, cwd=cwd, env=env, kill=True)
-            await client.through_reconnects(respawn)
-            more = []
         else:
-            pane, window_id = await self._new_window(agent, argv, cwd, env)
+            pane, window_id = await self._new_window(agent, cwd, env)
             more = []
         more += [
             ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
@@ -99,13 +76,15 @@ class Windows:
         return True
 
     async def _new_window(
-        self, agent: Agent, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
+        self, agent: Agent, cwd: Path, env: Mapping[str, str]
     ) -> tuple[Pane, str]:
         """Start a program of an agent in a window; also where the connection ends meanwhile."""
         client = self._client
         while True:
             try:
-                created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
+                created = await client.new_window(
+                    agent.agent_id, argv=agent.spec.argv, cwd=cwd, env=env
+                )
             except ConnectionClosed:
                 await client.wait_connected()
                 found = await client.through_reconnects(lambda: self._find_window(agent))
