@@ -62,6 +62,25 @@ def floor(server: Server, count: int) -> Samples:
         return {"round trip": timed(command, count)}
 
 
+def trio_floor(server: Server, count: int) -> Samples:
+    """The floor under trio: write a line, `wait_readable`, `os.read`, all in one task."""
+
+    async def run(control: Control) -> list[float]:
+        samples = []
+        for _ in range(count):
+            start = time.perf_counter()
+            control.write(_LINE)
+            tail = b""
+            while b"%end " not in tail:
+                await trio.lowlevel.wait_readable(control.fd)
+                tail = tail[-5:] + control.read()
+            samples.append((time.perf_counter() - start) * 1e3)
+        return samples
+
+    with closing(Control(server)) as control:
+        return {"round trip": trio.run(run, control)}
+
+
 def client(server: Server, count: int, *, pause: float = 0) -> Samples:
     """`Client.command`."""
 
@@ -141,6 +160,7 @@ def run(setting: Setting) -> list[Row]:
             ONE,
             {
                 "floor": lambda: floor(server, many),
+                "trio floor": lambda: trio_floor(server, many),
                 "tmuxcc": lambda: client(server, many),
                 "libtmux": lambda: polling(server, few),
                 "tmux process": lambda: process(server, few),

@@ -78,5 +78,7 @@ def run(setting: Setting) -> list[Row]:
             sides = {
                 name: watching(watch, server, pane, rate, seconds) for name, watch in SIDES.items()
             }
-            rows += compare(case_of(rate), sides, rounds=setting.of(2, 1), units=UNITS)
+            rows += compare(
+                case_of(rate), sides, rounds=setting.of(1 if rate < 1000 else 2, 1), units=UNITS
+            )
     return rows

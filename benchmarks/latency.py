@@ -77,7 +77,7 @@ def run(setting: Setting) -> list[Row]:
             with server.flood():
                 case(FLOOD, ("floor", "tmuxcc stream"), rate=100, seconds=0.1, rounds=1)
             return rows
-        case("1 pane, 1 line/s", _PLAIN, rate=1, seconds=2, rounds=2)
+        case("1 pane, 1 line/s", _PLAIN, rate=1, seconds=1.5, rounds=2)
         case("1 pane, 10 lines/s", _FEW, rate=10, seconds=0.5, rounds=2)
         case(MAIN, _EVERY, rate=100, seconds=0.4, rounds=3)
         case("1 pane, 1000 lines/s", _EVERY, rate=1000, seconds=0.2, rounds=2)
@@ -85,5 +85,13 @@ def run(setting: Setting) -> list[Row]:
         case("100 panes, 100 lines/s", _FEW, panes=100, rate=1, seconds=0.8, rounds=2)
         with server.flood():
             case(FLOOD, _MORE, rate=100, seconds=0.4, rounds=2)
+            case(
+                "10 panes, 100 lines/s, beside a flood",
+                _MORE,
+                panes=10,
+                rate=10,
+                seconds=0.4,
+                rounds=2,
+            )
             case(AGENTS_FLOOD, _MORE, panes=99, rate=1, seconds=0.8, rounds=2)
     return rows

@@ -163,6 +163,27 @@ def exponent(costs: Mapping[int, float]) -> float:
 # The machine
 
 
+def growth(rows: Sequence[Row], costs: Iterable[str], things: str) -> list[str]:
+    """A sentence for each of these costs: with which exponent it grows, for each side.
+
+    The cases of the rows begin with how many `things` they were.
+    """
+    told = []
+    for cost in costs:
+        by_side: dict[str, dict[int, float]] = {}
+        for row in rows:
+            if row.what == cost and row.p50 > 0:
+                by_side.setdefault(row.side, {})[int(row.case.split()[0])] = row.p50
+        found = {side: points for side, points in by_side.items() if len(points) > 1}
+        if found:
+            sizes = sorted({size for points in found.values() for size in points})
+            powers = ", ".join(
+                f"n^{exponent(points):.2f} ({side})" for side, points in found.items()
+            )
+            told.append(f"`{cost}` grows as {powers}; n is {sizes[0]} to {sizes[-1]} {things}.")
+    return told
+
+
 def environment(tmux: str) -> dict[str, str]:
     """What the figures depend on."""
     told = subprocess.run([tmux, "-V"], capture_output=True, text=True, check=True)

@@ -41,7 +41,7 @@ from .harness import (
     private_memory,
     run_server,
 )
-from .results import Question, Row, exponent, rows_of
+from .results import Row, growth
 from .sides import Control, unique
 
 TITLE = "The swarm: start, broadcast, death, end"
@@ -65,7 +65,9 @@ NOTES = (
     ),
 )
 
-SIZES = (1, 10, 50, 100, 200)
+SIZES = (1, 10, 100, 200)
+
+COSTS = ("spawn", "broadcast", "death, program killed", "death, wrapper killed", "end")
 
 UNITS = {
     "spawn": "ms",
@@ -313,29 +315,12 @@ async def _be_master(socket: str, tmux: str, size: int) -> None:
 # All
 
 
-def growth(rows: Sequence[Row]) -> list[str]:
-    """For each cost and side the exponent with which it grows, as a sentence."""
-    told = []
-    question = Question("swarm", TITLE, 0, rows)
-    for what in ("spawn", "broadcast", "end"):
-        by_side: dict[str, dict[int, float]] = {}
-        for row in rows_of(question, what=what):
-            by_side.setdefault(row.side, {})[int(row.case.split()[0])] = row.p50
-        told += [
-            f"`{what}` of {side} grows as n^{exponent(costs):.2f} from {min(costs)} to {max(costs)}"
-            " agents."
-            for side, costs in by_side.items()
-            if len(costs) > 1
-        ]
-    return told
-
-
 def run(setting: Setting) -> tuple[list[Row], list[str]]:
     """A case for each size."""
     rows: list[Row] = []
     with run_server(setting.tmux) as server:
         for size in setting.of(SIZES, (1, 4)):
-            kills = KILLS if size in (10, 100, 4) else 0
+            kills = KILLS if size > 1 else 0
             rows += compare(
                 case_of(size),
                 {
@@ -349,7 +334,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                         server, size, kills=kills if size <= 10 else 0, words=1
                     ),
                 },
-                rounds=setting.of(1 if size in (50, 200) else 2 if size == 100 else 3, 1),
+                rounds=setting.of(1 if size == 200 else 2 if size == 100 else 3, 1),
                 units=UNITS,
                 baseline="floor",
             )
@@ -361,7 +346,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 rounds=setting.of(2, 1),
                 units=UNITS,
             )
-    return rows, growth(rows)
+    return rows, growth(rows, COSTS, "agents")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from benchmarks.results import (
     Results,
     exponent,
     from_json,
+    growth,
     load,
     quantile,
     summarize,
@@ -70,6 +71,22 @@ def test_a_quantile_is_a_sample() -> None:
 def test_the_exponent_of_a_power_is_found(power: float) -> None:
     costs = {n: 3.2 * n**power for n in (1, 10, 50, 200)}
     assert exponent(costs) == pytest.approx(power, abs=1e-9)
+
+
+def test_growth_is_told_for_each_side_that_was_measured_at_two_sizes() -> None:
+    rows = [
+        row
+        for size in (1, 10, 100)
+        for row in summarize(
+            f"{size} agents",
+            "end",
+            "ms",
+            {"floor": [[2.0 * size]], "tmuxcc": [[3.0]], "slow": [[9.0]] if size == 1 else []},
+        )
+    ]
+    assert growth(rows, ["end", "spawn"], "agents") == [
+        "`end` grows as n^1.00 (floor), n^0.00 (tmuxcc); n is 1 to 100 agents."
+    ]
 
 
 def test_one_size_has_no_exponent() -> None:
