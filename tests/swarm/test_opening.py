@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -151,6 +152,32 @@ async def test_s_r1_a_missing_tmux_is_told(folder: Path, monkeypatch: pytest.Mon
     with pytest.raises(tmuxcc.TmuxNotFound, match="install"):
         async with tmuxcc.open_swarm("demo", tmux="/no/such/tmux", base_dir=folder):
             raise AssertionError
+    assert list((folder / "home").iterdir()) == []
+
+
+async def test_while_a_lock_is_waited_for_other_tasks_go_on(
+    folder: Path, tmux: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder / "home" / "demo"
+    home.mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("TMUXCC_DIR", str(home.parent))
+    steps = 0
+
+    async def step() -> None:
+        nonlocal steps
+        while True:
+            await trio.sleep(0.01)
+            steps += 1
+
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(step)
+            with pytest.raises(tmuxcc.SessionCreationError, match="keeps a lock"):
+                async with tmuxcc.open_swarm("demo", tmux=tmux, base_dir=folder):
+                    raise AssertionError
+            nursery.cancel_scope.cancel()
+    assert steps >= 5
 
 
 async def test_a_session_of_that_name_that_is_no_swarm_is_left_alone(server: Server) -> None:

@@ -213,7 +213,10 @@ class _Run:
                 home = None
                 if self.socket_path is None:
                     home = Home(self.cluster_id)
-                    stack.enter_context(home.locked())
+                    locked = home.locked()
+                    # It may wait a moment for another process, and no other task shall with it.
+                    await trio.to_thread.run_sync(locked.__enter__)
+                    stack.push(locked)
                     self.socket_path = home.socket_path
                 await self._run(home)
             except Exception as error:
@@ -232,7 +235,12 @@ class _Run:
             self.tmux,
             home is not None,
         )
-        found = await _find(place)
+        try:
+            found = await _find(place)
+        except BaseException:
+            if home is not None:
+                home.remove()
+            raise
         if found is None:
             # Whoever starts the server may end it.
             place = evolve(place, own_server=True)
