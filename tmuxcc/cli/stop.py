@@ -158,7 +158,7 @@ async def _end_program(link: Link, agent: Sighting, grace: float | None) -> Stop
     policy = await _policy(link, agent)
     with suppress(PaneNotFound, ConnectionClosed):
         # So that its end is told at once and exactly. Its window or tmux may be gone already.
-        await pane.adopt()
+        await pane.adopt(let_go=link.master is None)
 
     async def ask() -> None:
         if policy.text is not None:

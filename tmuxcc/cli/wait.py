@@ -90,8 +90,7 @@ def wait(
 
     One of --for, --idle, --ready and --exit says how far. --for looks at what is written from now
     on; ^ and $ stand for each line. --idle and --ready are known by the master (`tmuxcc up`), so
-    one has to run, unless all are
-    ready already; what they say has to last a moment.
+    one has to run, unless all are ready already; what they say has to last a moment.
 
     \b
     Examples:
@@ -177,7 +176,7 @@ class _Waiting:
     async def _wait_exit(self, agent: Sighting) -> _Result:
         pane = self._link.client.pane(agent.pane_id)
         try:
-            await pane.adopt()
+            await pane.adopt(let_go=self._link.master is None)
             status = await pane.wait_exit()
         except PaneNotFound:
             return _Result(agent.agent_id, True, "exited", status_text(None))
@@ -187,7 +186,7 @@ class _Waiting:
         assert self._plan.pattern is not None
         pane = self._link.client.pane(agent.pane_id)
         try:
-            await pane.adopt()
+            await pane.adopt(let_go=self._link.master is None)
             while True:
                 result = await pane.wait_for(
                     self._plan.pattern, screen=self._plan.screen, echo=True
