@@ -18,7 +18,6 @@ import trio
 from attrs import frozen
 
 from ..client.output import ExitStatus
-from ..client.streams import LostOutput
 from ..errors import (
     CommandError,
     CommandTimeoutError,
@@ -33,7 +32,7 @@ from ..swarm.options import DOWN
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
-from .runner import Job, Reporter, status_number
+from .runner import Job, Reporter, status_number, tell_lines
 
 LAST_LINES = 0.02
 """Seconds after a program's end until it is told, so that its last lines stand before that."""
@@ -299,16 +298,8 @@ class Master:
     async def _tell_lines(self, agent: Agent, job: Job) -> None:
         with suppress(ConnectionClosed):
             # That tmux has gone is told with the agent's end.
-            async with agent.lines(escapes=self._reporter.escapes) as lines:
-                async for line in lines:
-                    if isinstance(line, LostOutput):
-                        job.gaps += 1
-                        job.lost += line.gap.size or 0
-                    else:
-                        job.lines += 1
-                    self._reporter.line(job, line)
-                    if self._writer.is_full:
-                        await self._writer.wait_room()
+            lines = agent.lines(escapes=self._reporter.escapes)
+            await tell_lines(lines, job, self._reporter)
 
     async def _tell_restarts(self, agent: Agent, job: Job) -> None:
         """See every restart, however quickly they come, and have them told in order."""

@@ -23,7 +23,7 @@ from attrs import define, frozen
 from ..client.client import Client, open_client
 from ..client.output import ExitStatus
 from ..client.start import created_options
-from ..client.streams import LostOutput
+from ..client.streams import LineStream, LostOutput
 from ..errors import TmuxError
 from ..swarm.processes import process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
@@ -115,6 +115,20 @@ class Reporter(Protocol):
 
     def summary(self, status: int) -> None:
         """All have ended; `status` is our own exit status."""
+
+
+async def tell_lines(lines: LineStream, job: Job, reporter: Reporter) -> None:
+    """Report what a program writes, to its end, no quicker than it is taken."""
+    async with lines:
+        async for line in lines:
+            if isinstance(line, LostOutput):
+                job.gaps += 1
+                job.lost += line.gap.size or 0
+            else:
+                job.lines += 1
+            reporter.line(job, line)
+            if reporter.writer.is_full:
+                await reporter.writer.wait_room()
 
 
 class Runner:
@@ -227,16 +241,8 @@ class Runner:
         """Report what one program writes, to its end."""
         pane = client.pane(job.pane_id)
         try:
-            async with pane.lines(since=0, escapes=self._reporter.escapes) as lines:
-                async for line in lines:
-                    if isinstance(line, LostOutput):
-                        job.gaps += 1
-                        job.lost += line.gap.size or 0
-                    else:
-                        job.lines += 1
-                    self._reporter.line(job, line)
-                    if self._writer.is_full:
-                        await self._writer.wait_room()
+            lines = pane.lines(since=0, escapes=self._reporter.escapes)
+            await tell_lines(lines, job, self._reporter)
             job.status = await pane.wait_exit()
         except TmuxError as error:
             self._failure = error
