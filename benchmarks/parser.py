@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import time
 from codecs import escape_decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from tmuxcc.client.text import LineSplitter, decode, strip_sequences
 from tmuxcc.protocol import Parser, decode_octal
 from tmuxcc.protocol.events import ExtendedOutput
 
@@ -27,10 +28,12 @@ NOTES = (
         "`decode` turns octal escapes into bytes. As built it uses the codec of string escapes"
         " and checks the result; the other variants lost."
     ),
+    "`lines` turns chunks of 8 KiB into lines of text without terminal sequences.",
     "The event as built is not frozen: that costs on each of them.",
 )
 
 READ = 1 << 16
+CHUNK = 1 << 13
 
 UNITS = {"speed": "MB/s", "events": "1/s"}
 
@@ -79,6 +82,26 @@ _FOREIGN = re.compile(rb"\\(?![01][0-7]{2})").search
 
 def by_codec_checked_first(data: bytes) -> bytes:
     return by_regular_expression(data) if _FOREIGN(data) else escape_decode(data)[0]
+
+
+def lines_as_built(chunks: Sequence[bytes]) -> int:
+    splitter = LineSplitter(escapes=False)
+    return sum(len(splitter.receive(chunk)) for chunk in chunks)
+
+
+def lines_one_by_one(chunks: Sequence[bytes]) -> int:
+    count = 0
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        count += len([strip_sequences(decode(line.rstrip(b"\r"))) for line in whole])
+    return count
+
+
+LINES: Mapping[str, Callable[[Sequence[bytes]], int]] = {
+    "as built": lines_as_built,
+    "line by line": lines_one_by_one,
+}
 
 
 FrozenOutput = attrs.make_class(
@@ -146,26 +169,39 @@ def run(setting: Setting) -> list[Row]:
     for name in ("log", "coloured log", "full-screen redraws"):
         pieces = payloads(recorded[name])[: setting.of(2_000, 50)]
         assert all(
-            decode(piece) == by_regular_expression(piece)
-            for decode in DECODERS.values()
+            decoder(piece) == by_regular_expression(piece)
+            for decoder in DECODERS.values()
             for piece in pieces[:50]
         )
 
-        def all_of(decode: Callable[[bytes], bytes], pieces: list[bytes] = pieces) -> int:
+        def all_of(decoder: Callable[[bytes], bytes], pieces: list[bytes] = pieces) -> int:
             for piece in pieces:
-                decode(piece)
+                decoder(piece)
             return 0
 
         rows += compare(
             f"decode, {name}",
             {
-                told: _timed(lambda decode=decode: all_of(decode), sum(map(len, pieces)))
-                for told, decode in DECODERS.items()
+                told: _timed(lambda decoder=decoder: all_of(decoder), sum(map(len, pieces)))
+                for told, decoder in DECODERS.items()
             },
             rounds=rounds,
             units=UNITS,
             baseline="as built",
         )
+    text = b"".join([decode_octal(piece) for piece in payloads(recorded["coloured log"])])
+    chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
+    assert lines_as_built(chunks) == lines_one_by_one(chunks)
+    rows += compare(
+        "lines, coloured log",
+        {
+            told: _timed(lambda lines_of=lines_of: lines_of(chunks) * 0, len(text))
+            for told, lines_of in LINES.items()
+        },
+        rounds=rounds,
+        units=UNITS,
+        baseline="as built",
+    )
     count = setting.of(100_000, 1_000)
 
     def build(make: Callable[[str, bytes, int], object]) -> int:

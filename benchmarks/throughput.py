@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
+
+from tmuxcc.client import client, connection, output
+from tmuxcc.client.transport import Process, open_process
 
 from .harness import END, PaneInfo, Samples, Server, Setting, Side, compare, run_server
 from .recordings import colour_log
@@ -30,10 +38,16 @@ NOTES = (
         " its pipe over to the server and has nothing to do), `server` the tmux server."
     ),
     "`wire` is how many bytes the consumer reads for each byte written.",
+    (
+        "The variants are of `tmuxcc stream`: pieces of output that nobody has looked at are not"
+        " put together; the pipe from tmux holds 1 MiB, and as much is read at once; no cyclic"
+        " garbage is collected."
+    ),
 )
 
 ONE = "one pane"
 MANY = "ten panes"
+VARIANTS = "ten panes, variants"
 
 UNITS = {
     "throughput": "MB/s",
@@ -54,6 +68,63 @@ SIDES: dict[str, Watching] = {
     "tmuxcc lines": lines,
     "tmuxcc swarm": swarm,
 }
+
+
+# What was tried, each beside what was built
+
+
+@contextmanager
+def pieces_apart() -> Iterator[None]:
+    """Every piece of output is a chunk of its own."""
+    with mock.patch.object(output, "MAX_PIECES", 1):
+        yield
+
+
+@contextmanager
+def large_pipe() -> Iterator[None]:
+    """The pipe from tmux is sixteen times as large as usual; Linux only."""
+    size = 1 << 20
+
+    def opened(argv: Sequence[str], env: dict[str, str] | None = None) -> Process:
+        process = open_process(argv, env)
+        fcntl.fcntl(process.stdout_fd, fcntl.F_SETPIPE_SZ, size)
+        return process
+
+    with (
+        mock.patch.object(client, "open_process", opened),
+        mock.patch.object(connection, "READ_SIZE", size),
+    ):
+        yield
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Garbage in cycles stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+TRIED: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "as built": nullcontext,
+    "pieces apart": pieces_apart,
+    **({"large pipe": large_pipe} if hasattr(fcntl, "F_SETPIPE_SZ") else {}),
+    "no collection": no_collection,
+}
+
+
+def varied(variant: Callable[[], AbstractContextManager[None]]) -> Watching:
+    """`stream` in a variant."""
+
+    def watch(scene: Scene) -> Tally:
+        with variant():
+            record = stream(scene)
+        assert isinstance(record, Tally)
+        return record
+
+    return watch
 
 
 def watching(watch: Watching, server: Server, panes: list[PaneInfo], file: Path) -> Side:
@@ -100,4 +171,10 @@ def run(setting: Setting) -> list[Row]:
                 for name in ("floor", "tmuxcc tap", "tmuxcc stream", "tmuxcc lines", "tmuxcc swarm")
             }
             rows += compare(MANY, sides, rounds=setting.of(2, 1), units=UNITS, baseline="floor")
+            sides = {
+                name: watching(varied(each), server, panes, file) for name, each in TRIED.items()
+            }
+            rows += compare(
+                VARIANTS, sides, rounds=setting.of(3, 1), units=UNITS, baseline="as built"
+            )
     return rows
