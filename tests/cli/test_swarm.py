@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -396,6 +398,8 @@ def test_broadcast_types_to_all_or_to_those_named(start, verb):
         ("send",), ("send", "cat"), ("broadcast",), ("send", "cat", "--keys", "--no-enter", "x"),
         ("wait",), ("wait", "--exit", "--idle"), ("wait", "--exit", "--screen"),
         ("wait", "--for", "("), ("stop",), ("logs", "-n", "-1"), ("-f", "x", "ps"),
+        ("send", "cat", "--keys", "Entr"), ("wait", "--exit", "--timeout", "nan"),
+        ("stop", "cat", "--grace", "soon"),
     ],
 )  # fmt: skip
 def test_wrong_use_exits_2(folder, tmux, verb, words):
@@ -577,3 +581,85 @@ def test_down_does_not_wait_for_a_restart(folder, tmux, verb):
         wait_state(folder, tmux, "a", "restarting")
         assert verb("down").returncode == 0
         run.wait_end()
+
+
+# A stdout that can't be written to
+
+
+def unheard(
+    folder: Path, tmux: str, name: str, *words: str, stdout: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb whose stdout is this file, or a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        return subprocess.run(
+            argv(name, "--tmux", tmux, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=writing if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(folder),
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(writing)
+
+
+def errors(stderr: str) -> list[str]:
+    """What is said there beside that no master runs."""
+    return [line for line in stderr.splitlines() if not line.startswith("no master runs")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ps",), ("ps", "--json"), ("send", "cat", "x"), ("broadcast", "x"), ("logs",),
+        ("wait", "--ready"), ("stop", "cat"),
+    ],
+)  # fmt: skip
+def test_a_verb_whose_reader_has_gone_ends_quietly(folder, tmux, start, verb, words):
+    start(CAT)
+    verb("send", "cat", "something for logs")
+    result = unheard(folder, tmux, *words)
+    assert (result.returncode, errors(result.stderr)) == (128 + signal.SIGPIPE, [])
+
+
+def test_a_verb_that_finds_the_disk_full_says_so(folder, tmux, start):
+    start(CAT)
+    with Path("/dev/full").open("w") as full:
+        result = unheard(folder, tmux, "ps", stdout=full.fileno())
+    assert result.returncode == 1
+    assert errors(result.stderr) == ["tmuxcc: stdout can't be written to: No space left on device"]
+
+
+def test_an_end_that_nobody_hears_of_is_as_gentle_and_complete_as_any(folder, tmux, start):
+    up = start(
+        "[agents]\n"
+        f"a = {{command = \"sh -c 'read x; echo $x >{folder}/last; exit 5'\","
+        " stop = {text = 'bye'}}\n"
+        "b = {command = 'cat', stop = {keys = ['C-d']}}\n"
+    )
+    result = unheard(folder, tmux, "down")
+    assert result.returncode == 128 + signal.SIGPIPE
+    assert result.stderr == "the swarm demo is down\n"
+    assert up is None or up.wait_end() == 0
+    assert (folder / "last").read_text() == "bye\n"
+    assert not swarm_folder(folder).exists()
+
+
+def test_a_verb_without_a_stdout_does_what_it_is_asked_to(folder, tmux, start):
+    start(CAT)
+    command = shlex.join(argv("ps", "--tmux", tmux))
+    done = subprocess.run(
+        f"{command} >&-", shell=True, stderr=subprocess.PIPE, text=True, env=environment(folder)
+    )
+    assert (done.returncode, errors(done.stderr)) == (0, [])
+
+
+def test_on_a_narrow_terminal_a_table_keeps_its_names(folder, tmux, start):
+    start(CAT)
+    with on_terminal(folder, "ps", "--tmux", tmux, size=(30, 30)) as run:
+        assert run.wait_end() == 0
+    for name in ("name", "cat", "other"):
+        assert re.search(rf"^(\x1b\[[0-9;]*m)*{name}\b", run.text, re.MULTILINE), run.text

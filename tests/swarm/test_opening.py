@@ -124,6 +124,15 @@ async def test_a_cluster_id_that_is_none_is_refused(server: Server, cluster_id: 
     assert not server.is_alive
 
 
+async def test_a_folder_for_logs_that_can_not_be_is_told(server: Server, folder: Path) -> None:
+    (folder / "file").touch()
+    for log_dir in (folder / "file", folder / "file" / "logs"):
+        with pytest.raises(tmuxcc.SessionCreationError, match="for logs"):
+            async with swarm_on(server, log_dir=log_dir):
+                raise AssertionError
+    assert not server.is_alive
+
+
 async def test_a_folder_that_is_missing_is_told(server: Server, folder: Path) -> None:
     """S-4.4: SessionCreationError."""
     with pytest.raises(tmuxcc.SessionCreationError, match="no folder"):

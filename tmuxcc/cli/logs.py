@@ -21,7 +21,7 @@ from ..protocol.events import Output
 from .follow import Follower, following
 from .report import Lines, json_text, line_values, message, message_console, now
 from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
-from .text import Writer, quiet_stdout
+from .text import Stdout, Writer, give_up_stdout, output_status
 
 # What the wrapper of a program writes behind its last byte (client/program.py).
 _MARK = b"\x1b]6973;"
@@ -71,7 +71,7 @@ def logs(
     """  # noqa: D301 - the \b is for click
     printer = _Printer(as_json)
 
-    async def show() -> int:
+    async def show(_: Stdout) -> int:
         async with background() as nursery:
             nursery.start_soon(printer.writer.run)
             nursery.start_soon(_cancel_on_failure, printer.writer, nursery.cancel_scope)
@@ -85,8 +85,8 @@ def logs(
 
     status = drive(show)
     if printer.writer.failure is not None:
-        quiet_stdout()
-        status = 128 + signal.SIGPIPE
+        give_up_stdout(printer.writer.failure)
+        status = output_status(printer.writer.failure)
     ctx.exit(0 if follow and status in (128 + signal.SIGINT, 128 + signal.SIGTERM) else status)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import click
 
@@ -41,6 +44,9 @@ class _Group(click.Group):
             click.echo(f"tmuxcc: {_told(error)}", err=True)
             # The command line or a file is wrong, or the world is.
             ctx.exit(2 if isinstance(error, (InvalidSwarm, AgentNotFoundError)) else 1)
+        except KeyboardInterrupt:
+            # Before a verb heeds it, or behind.
+            ctx.exit(128 + signal.SIGINT)
 
 
 def _told(error: TmuxError) -> str:
@@ -101,6 +107,8 @@ def command(ctx: click.Context, target: Target) -> None:
       tmuxcc doctor
     """  # noqa: D301 - the \b is for click
     take_target(ctx, target)
+    # Python has none where it was closed.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - open as long as we run
     for stream in (sys.stdout, sys.stderr):
         # Names and paths may hold bytes that are no text.
         if hasattr(stream, "reconfigure"):

@@ -33,6 +33,7 @@ from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
 from .runner import Job, Reporter, status_number, tell_lines
+from .text import output_status
 
 LAST_LINES = 0.02
 """Seconds after a program's end until it is told, so that its last lines stand before that."""
@@ -154,7 +155,7 @@ class Master:
         if self._interrupted is not None:
             return 128 + self._interrupted
         if self._writer.failure is not None:
-            return 128 + signal.SIGPIPE
+            return output_status(self._writer.failure)
         numbers = [self._number(job) for job in self._jobs.values()]
         if self._plan.detach and not self._down:
             return 1 if self._unready or any(numbers) else 0
@@ -339,6 +340,9 @@ class Master:
         job.seconds = time.monotonic() - job.started
         numbers = agent.statistics()
         job.bytes, job.restarts = numbers.bytes, numbers.restarts
+        if numbers.log_failure is not None:
+            text = f"{job.name}: something is missing in its log: {numbers.log_failure}"
+            self._reporter.message(text)
         if agent.life is Life.FAILED and not self._ending:
             job.remark = "given up"
             self._reporter.failed(job, agent.failure)

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 from attrs import fields, frozen
+
+
+class _Seconds(click.ParamType[float]):
+    """A time span."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that it is, perhaps infinite."""
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = math.nan
+        if not seconds >= 0:
+            self.fail(f"{value!r} is no number of seconds, such as 2.5", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds()
 
 
 @frozen

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from secrets import token_hex
+from typing import IO, cast
 
 import click
 from rich.cells import set_cell_size
@@ -16,6 +16,7 @@ from ..errors import CommandError
 from ..swarm.options import STOPPED, AgentState
 from .report import COLOURS, json_text, message, message_console, print_table, status_text
 from .swarms import Glance, Place, Sight, Sighting, drive, glance, swarm_options
+from .text import Stdout
 
 _TITLES = (
     "name", "state", "activity", "ready", "uptime", "restarts", "bytes", "last line",
@@ -45,15 +46,15 @@ def ps(ctx: click.Context, place: Place, as_json: bool) -> None:
     Exit status: 1 if the swarm does not run, else 0.
     """  # noqa: D301 - the \b is for click
 
-    async def show() -> int:
+    async def show(stdout: Stdout) -> int:
         sight = await glance(place)
         agents = list((await sight.agents()).values())
         last_lines = await _last_lines(sight, agents)
         if as_json:
             for agent, last in zip(agents, last_lines, strict=True):
-                sys.stdout.write(json_text(_values(sight, agent, last)))
+                stdout.write(json_text(_values(sight, agent, last)))
         else:
-            _print(sight, agents, last_lines)
+            _print(stdout, sight, agents, last_lines)
         return 0
 
     ctx.exit(drive(show))
@@ -87,8 +88,8 @@ async def _last_lines(sight: Glance, agents: Sequence[Sighting]) -> list[str]:
     return [found.get(agent.pane_id, "") for agent in agents]
 
 
-def _print(sight: Sight, agents: list[Sighting], last_lines: list[str]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+def _print(stdout: Stdout, sight: Sight, agents: list[Sighting], last_lines: list[str]) -> None:
+    console = Console(file=cast("IO[str]", stdout), highlight=False, soft_wrap=True)
     rows: list[list[Text]] = []
     for number, (agent, last) in enumerate(zip(agents, last_lines, strict=True)):
         state = known_state(sight, agent)
@@ -119,12 +120,8 @@ def _print(sight: Sight, agents: list[Sighting], last_lines: list[str]) -> None:
             if row[-1].cell_len > room:
                 row[-1] = Text(set_cell_size(row[-1].plain, room - 1) + "…", style="dim")
     if rows:
-        print_table(
-            console,
-            _TITLES,
-            rows,
-            left=("name", "state", "activity", "ready", "last line"),
-        )
+        left = ("name", "state", "activity", "ready", "last line")
+        print_table(console, _TITLES, rows, left=left)
     messages = message_console()
     if not rows:
         message(messages, f"the swarm {sight.place.cluster_id} has no agents")

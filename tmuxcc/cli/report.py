@@ -10,14 +10,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
-from rich.table import Table
 from rich.text import Text
 
 from ..client.output import ExitStatus
@@ -207,11 +206,27 @@ def message(console: Console, text: str) -> None:
         console.quiet = True
 
 
-def busy(console: Console, text: str) -> AbstractContextManager[object]:
-    """Show on a terminal that something takes its time."""
-    if console.is_terminal and not console.is_dumb_terminal:
-        return console.status(text)
-    return nullcontext()
+Aside = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def busy(console: Console, text: str) -> Iterator[Aside]:
+    """Show on a terminal that something takes its time.
+
+    Gives a function whose block makes room there for something else.
+    """
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield nullcontext
+        return
+    with console.status(text) as status:
+
+        @contextmanager
+        def aside() -> Iterator[None]:
+            status.stop()
+            yield
+            status.start()
+
+        yield aside
 
 
 def print_table(
@@ -221,27 +236,19 @@ def print_table(
     *,
     left: Iterable[str],
 ) -> None:
-    """A table: with colours on a terminal, aligned plain text elsewhere.
+    """A table. On a terminal that is too narrow its lines go on in the next, and nothing is cut.
 
     The columns whose titles are in `left` are text, the others numbers.
     """
-    if console.is_terminal:
-        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-        for title in titles:
-            # The last one may be cut, all others are whole.
-            whole = title != titles[-1]
-            table.add_column(title, justify="left" if title in left else "right", no_wrap=whole)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-        return
-    plain = [list(titles), *([cell.plain for cell in row] for row in rows)]
-    widths = [max(map(cell_len, column)) for column in zip(*plain, strict=True)]
-    for line in plain:
-        cells = [
-            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
-        ]
-        console.print(Text("  ".join(cells).rstrip()))
+    lines = [[Text(title, style="dim") for title in titles], *rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        told = Text()
+        for title, cell, width in zip(titles, line, widths, strict=True):
+            room = Text(" " * (width - cell.cell_len))
+            told.append_text(cell + room if title in left else room + cell).append("  ")
+        told.rstrip()
+        console.print(told, soft_wrap=True)
 
 
 def json_text(values: object) -> str:

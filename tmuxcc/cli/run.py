@@ -16,10 +16,10 @@ import trio
 
 from ..errors import InvalidSwarm
 from ..swarm import spec
-from .options import Target, take_target, tmux_option
+from .options import SECONDS, Target, take_target, tmux_option
 from .report import JsonReport, Report, TextReport
 from .runner import Job, Plan, Runner
-from .text import quiet_stdout
+from .text import give_up_stdout
 
 _COMMAND_NAME = re.compile(r"-n(?P<short>.+)|--name=(?P<long>.+)", re.DOTALL)
 
@@ -86,7 +86,7 @@ def _size(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line on stdout.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -155,7 +155,7 @@ def run(
     runner = Runner(jobs, plan, reporter)
     status = trio.run(runner.run)
     if reporter.writer.failure is not None:
-        quiet_stdout()
+        give_up_stdout(reporter.writer.failure)
     ctx.exit(status)
 
 

@@ -27,7 +27,7 @@ from ..client.streams import LineStream, LostOutput
 from ..errors import TmuxError
 from ..swarm.processes import process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
-from .text import Writer
+from .text import Writer, output_status
 
 HISTORY = 8 << 20
 """Bytes of a pane that may wait for a slow reader of our output before some are lost."""
@@ -322,7 +322,7 @@ class Runner:
         if self._interrupted is not None:
             return 128 + self._interrupted
         if self._writer.failure is not None:
-            return 128 + signal.SIGPIPE
+            return output_status(self._writer.failure)
         counted = [self._failed_first] if self._failed_first is not None else self._jobs
         numbers = [None if job.status is None else status_number(job.status) for job in counted]
         return max(1 if number is None else number for number in numbers)

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from ..client.pane import Pane, SendOutcome, prepare_text
+from ..client.pane import Pane, SendOutcome, is_key, prepare_text
 from ..errors import PaneDead, PaneNotFound
 from .report import json_text
 from .swarms import Link, Place, Sighting, drive, look_at, side_by_side, swarm_options
+from .text import Stdout
 
 _FAILED = (SendOutcome.DEAD, SendOutcome.STRANDED)
 
@@ -107,13 +108,18 @@ def _type(
         raise click.UsageError("no TEXT to type")
     if keys and no_enter:
         raise click.UsageError("with --keys no Enter is pressed anyway: leave out --no-enter")
+    if keys and (wrong := [word for word in words if len(word) > 1 and not is_key(word)]):
+        raise click.UsageError(
+            f"there is no key {wrong[0]!r}: keys have tmux's names, such as Enter, Up, C-c, F1;"
+            " text is typed without --keys"
+        )
     text = " ".join(words)
     if text == "-" and not keys:
         text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").removesuffix("\n")
     if "\x1b[201~" in text:
         raise click.UsageError("the text holds the sequence that ends a paste, ESC [201~")
 
-    async def run() -> int:
+    async def run(stdout: Stdout) -> int:
         async with look_at(place) as link:
             agents = await link.chosen(names)
             if keys:
@@ -125,9 +131,9 @@ def _type(
         width = max(map(len, outcomes), default=0)
         for name, outcome in outcomes.items():
             if as_json:
-                sys.stdout.write(json_text({"name": name, "outcome": outcome.value}))
+                stdout.write(json_text({"name": name, "outcome": outcome.value}))
             else:
-                click.echo(f"{name:{width}} | {outcome.value}")
+                stdout.write(f"{name:{width}} | {outcome.value}\n")
         return 1 if any(outcome in _FAILED for outcome in outcomes.values()) else 0
 
     ctx.exit(drive(run))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import click
@@ -24,7 +24,8 @@ from ..swarm.home import Home
 from ..swarm.options import DOWN, STOPPED, WANTED
 from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
 from ..swarm.spec import StopPolicy, spec_from_json
-from .report import busy, json_text, message, message_console
+from .options import SECONDS
+from .report import Aside, busy, json_text, message, message_console
 from .swarms import (
     Link,
     Place,
@@ -34,6 +35,7 @@ from .swarms import (
     side_by_side,
     swarm_options,
 )
+from .text import Stdout
 
 SERVER_GRACE = 3.0
 """Seconds for a server to end before it is killed, and then for its master to clear up."""
@@ -45,7 +47,7 @@ _ATTEMPTS = 3
 
 _grace_option = click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="SECONDS",
     help="How long an agent may take to end before it is killed. [default: its own grace]",
 )
@@ -72,11 +74,13 @@ def stop(
     Exit status: 1 if something could not be ended.
     """  # noqa: D301 - the \b is for click
 
-    async def run() -> int:
+    async def run(stdout: Stdout) -> int:
         async with look_at(place) as link:
             agents = await link.chosen(names)
             await _forbid_restarts(link, agents)
-            reports = await _end(link, agents, grace, lambda report: _show(report, as_json))
+            reports = await _end(
+                link, agents, grace, lambda report: stdout.write(_text(report, as_json))
+            )
         return 1 if any(report.left for report in reports) else 0
 
     ctx.exit(drive(run))
@@ -100,19 +104,18 @@ def down(ctx: click.Context, place: Place, grace: float | None, as_json: bool) -
     Exit status: 1 if something could not be ended.
     """  # noqa: D301 - the \b is for click
 
-    async def run() -> int:
-        return await _Down(place, grace, as_json).run()
+    async def run(stdout: Stdout) -> int:
+        return await _Down(place, grace, stdout, as_json).run()
 
     ctx.exit(drive(run))
 
 
-def _show(report: StopReport, as_json: bool) -> None:
-    if as_json:
-        values = attrs.asdict(report)
-        values["name"] = values.pop("agent_id")
-        sys.stdout.write(json_text(values))
-    else:
-        click.echo(str(report))
+def _text(report: StopReport, as_json: bool) -> str:
+    if not as_json:
+        return f"{report}\n"
+    values = attrs.asdict(report)
+    values["name"] = values.pop("agent_id")
+    return json_text(values)
 
 
 async def _forbid_restarts(link: Link, agents: Mapping[str, Sighting]) -> None:
@@ -192,9 +195,10 @@ async def _policy(link: Link, agent: Sighting) -> StopPolicy:
 class _Down:
     """The end of a swarm, whoever runs it."""
 
-    def __init__(self, place: Place, grace: float | None, as_json: bool) -> None:
+    def __init__(self, place: Place, grace: float | None, stdout: Stdout, as_json: bool) -> None:
         self._place = place
         self._grace = grace
+        self._stdout = stdout
         self._as_json = as_json
         self._console = message_console()
         self._master: Identity | None = None
@@ -211,11 +215,11 @@ class _Down:
             agents = {name: agent for name, agent in known.items() if not agent.pane_dead}
             self._master = link.master
             count = "1 agent" if len(agents) == 1 else f"{len(agents)} agents"
-            with busy(self._console, f"stopping {count}…"), suppress(ConnectionClosed):
+            with busy(self._console, f"stopping {count}…") as aside, suppress(ConnectionClosed):
                 # Its master may be as quick as we are, and end the server.
                 await link.client.command("set-option", "-t", link.client.session_id, DOWN, "1")
                 await _forbid_restarts(link, known)
-                reports = await _end(link, agents, self._grace, self._show)
+                reports = await _end(link, agents, self._grace, partial(self._show, aside))
                 left = any(report.left for report in reports)
                 if self._master is not None:
                     # One that runs for its agents ends with them, and does all that follows.
@@ -232,8 +236,9 @@ class _Down:
             message(self._console, f"the swarm {self._place.cluster_id} is down")
         return 1 if left or report.left else 0
 
-    def _show(self, report: StopReport) -> None:
-        _show(report, self._as_json)
+    def _show(self, aside: Aside, report: StopReport) -> None:
+        with aside():
+            self._stdout.write(_text(report, self._as_json))
 
     async def _end_session(self) -> None:
         if not self._place.own_server:

@@ -52,6 +52,7 @@ from ..swarm.processes import Identity, is_alive
 from ..swarm.spec import check_cluster_id
 from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
 from .options import Target, take_target, tmux_option
+from .text import Stdout, give_up_stdout, output_status
 
 HISTORY = 64 << 20
 """Bytes of a pane that may wait for us: all that tmux keeps of it may come at once."""
@@ -416,9 +417,15 @@ def _master(note: str) -> Identity | None:
 # How verbs run
 
 
-def drive(function: Callable[[], Awaitable[int]]) -> int:
+def drive(function: Callable[[Stdout], Awaitable[int]]) -> int:
     """Run a verb; its exit status, or 128+n if signal n ended it. Raises what it raises."""
-    return trio.run(_drive, function)
+    stdout = Stdout()
+    try:
+        status = trio.run(_drive, functools.partial(function, stdout))
+    finally:
+        if stdout.failure is not None:
+            give_up_stdout(stdout.failure)
+    return status if stdout.failure is None or status else output_status(stdout.failure)
 
 
 async def _drive(function: Callable[[], Awaitable[int]]) -> int:

@@ -1,10 +1,12 @@
-"""Program output for a person's terminal, and a writer that never holds up what it is fed from."""
+"""Text on its way out: a program's, for a person's terminal, and how stdout is written to."""
 
 from __future__ import annotations
 
 import os
 import re
 import select
+import signal
+import sys
 from contextlib import suppress
 
 import trio
@@ -122,7 +124,43 @@ def write_all(descriptor: int, data: bytes) -> None:
             select.select([], [descriptor], [])
 
 
-def quiet_stdout() -> None:
-    """Give up stdout, whose reader has gone, so that nothing complains about it at the exit."""
+class Stdout:
+    """What a verb has found, told at once.
+
+    Where it can't be told any more, the verb does all the same what it was asked to do; `failure`
+    says why. As much of a file as a rich console needs.
+    """
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+        self.encoding = sys.stdout.encoding
+
+    def write(self, text: str, /) -> None:
+        """Write `text`. Harmless after a failure."""
+        if self.failure is None:
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except OSError as error:
+                self.failure = error
+
+    def flush(self) -> None:
+        """Nothing: what is written is there."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stdout.isatty()
+
+
+def output_status(failure: OSError) -> int:
+    """The exit status of a verb whose stdout could not be written to."""
+    return 128 + signal.SIGPIPE if isinstance(failure, BrokenPipeError) else 1
+
+
+def give_up_stdout(failure: OSError) -> None:
+    """Have nothing complain about it at the exit; say what it was, if no reader that has gone."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not isinstance(failure, BrokenPipeError):
+        with suppress(OSError):
+            sys.stderr.write(f"tmuxcc: stdout can't be written to: {failure.strerror}\n")

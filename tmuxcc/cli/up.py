@@ -17,11 +17,11 @@ from ..client.output import ExitStatus
 from ..client.start import find_server
 from ..swarm.file import SwarmFile, read_swarm_file, start_layers
 from .master import Master, Plan, UpReporter
-from .options import Target, take_target
+from .options import SECONDS, Target, take_target
 from .report import JsonReport, TextReport, ended_text
 from .runner import Job
 from .swarms import choose
-from .text import quiet_stdout
+from .text import give_up_stdout
 
 
 @click.command()
@@ -35,7 +35,7 @@ from .text import quiet_stdout
 @click.option("--adopt", is_flag=True, help="Take over what runs of that swarm already.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="SECONDS",
     help="How long an agent may take to end before it is killed. [default: its own grace]",
 )
@@ -135,7 +135,7 @@ def up(
     )
     status = trio.run(Master(jobs, plan, reporter).run)
     if reporter.writer.failure is not None:
-        quiet_stdout()
+        give_up_stdout(reporter.writer.failure)
     ctx.exit(status)
 
 

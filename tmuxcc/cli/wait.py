@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import click
 import trio
@@ -13,8 +13,10 @@ from attrs import frozen
 from ..client.background import background
 from ..errors import PaneNotFound, TmuxError, TmuxSwarmError
 from .follow import Follower, following
+from .options import SECONDS
 from .report import json_text, status_text
 from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
+from .text import Stdout
 
 TIMED_OUT = 124
 """Our exit status when the time is over, as that of timeout(1)."""
@@ -67,7 +69,7 @@ def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--screen", is_flag=True, help="With --for: also what its screen shows already.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     metavar="SECONDS",
     help="Give up then. [default: never]",
 )
@@ -106,19 +108,18 @@ def wait(
         raise click.UsageError("--screen belongs to --for")
     plan = _Plan(pattern, idle, ready, for_exit, for_any, screen)
 
-    def show(result: _Result) -> None:
+    def show(stdout: Stdout, result: _Result) -> None:
         if as_json:
             values = {"name": result.agent_id, "outcome": result.outcome, "text": result.text}
-            sys.stdout.write(json_text(values))
+            stdout.write(json_text(values))
         else:
-            click.echo(f"{result.agent_id}: {result.text}")
-        sys.stdout.flush()
+            stdout.write(f"{result.agent_id}: {result.text}\n")
 
-    async def run() -> int:
+    async def run(stdout: Stdout) -> int:
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             async with look_at(place) as link:
                 agents = list((await link.chosen(names)).values())
-                return await _Waiting(link, plan, show).run(agents)
+                return await _Waiting(link, plan, partial(show, stdout)).run(agents)
         click.echo(f"tmuxcc: it did not come within {timeout:g} s", err=True)
         return TIMED_OUT
 

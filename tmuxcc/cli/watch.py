@@ -19,7 +19,7 @@ from ..client.events import EVENT_CLASSES
 from ..errors import TmuxError
 from ..protocol.events import ExtendedOutput, Output, Reply
 from .options import Target, take_target, target_options
-from .text import Writer, quiet_stdout
+from .text import Writer, give_up_stdout, output_status
 
 _CLASSES = {cls.__name__: cls for cls in EVENT_CLASSES}
 
@@ -78,8 +78,8 @@ def watch(
     writer = Writer(sys.stdout.fileno())
     trio.run(_watch, session, server, types, raw, writer)
     if writer.failure is not None:
-        quiet_stdout()
-        ctx.exit(128 + signal.SIGPIPE)
+        give_up_stdout(writer.failure)
+        ctx.exit(output_status(writer.failure))
 
 
 async def _watch(

@@ -325,7 +325,7 @@ class Pane:
         if await self._make_ready() is None:
             raise PaneDead(self.pane_id)
         commands = [("send-keys", "-t", self.pane_id, *words) for words in _key_arguments(keys)]
-        typed = "".join(key for key in keys if _is_text(key))
+        typed = "".join(key for key in keys if not is_key(key))
         self._panes.typed(self.pane_id, typed)
         await self._batch(*commands)
 
@@ -546,8 +546,9 @@ _KEY_NAME = re.compile(
 )
 
 
-def _is_text(key: str) -> bool:
-    return _KEY_NAME.fullmatch(key) is None
+def is_key(word: str) -> bool:
+    """Whether tmux has a key of this name; other words are typed."""
+    return _KEY_NAME.fullmatch(word) is not None
 
 
 def _key_arguments(keys: Sequence[str]) -> list[list[str]]:
@@ -557,7 +558,7 @@ def _key_arguments(keys: Sequence[str]) -> list[list[str]]:
         control = _CONTROL_KEY.fullmatch(key)
         if control is not None:
             commands.append(["-H", f"{ord(control[1].upper()) & 0x1F:02x}"])
-        elif not _is_text(key):
+        elif is_key(key):
             commands.append(["--", key])
         elif key.isprintable():
             commands.append(["-l", "--", key])

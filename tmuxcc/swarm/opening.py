@@ -151,7 +151,7 @@ async def open_swarm(
     run = _Run(
         cluster_id,
         base_dir=_folder(cluster_id, base_dir),
-        log_dir=None if log_dir is None else _absolute(log_dir),
+        log_dir=None if log_dir is None else _log_folder(cluster_id, log_dir),
         socket_path=None if socket_path is None else _absolute(socket_path),
         tmux=None if tmux is None else os.fspath(tmux),
         size=size,
@@ -312,6 +312,19 @@ def _folder(cluster_id: str, base_dir: str | os.PathLike[str] | None) -> Path:
     folder = _absolute(base_dir if base_dir is not None else ".")
     if not folder.is_dir():
         raise SessionCreationError(cluster_id, f"there is no folder {folder}")
+    return folder
+
+
+def _log_folder(cluster_id: str, log_dir: str | os.PathLike[str]) -> Path:
+    folder = _absolute(log_dir)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SessionCreationError(
+            cluster_id, f"there can be no folder {folder} for logs: {error.strerror}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SessionCreationError(cluster_id, f"nothing can be written to the folder {folder}")
     return folder
 
 

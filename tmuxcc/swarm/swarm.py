@@ -424,6 +424,10 @@ class Swarm:
                         nursery.start_soon(adopt_one, row)
             if errors:
                 raise errors[0]
+            # In the order of their windows, whichever was quicker.
+            for row in rows:
+                if row.agent_id in self._agents:
+                    self._agents[row.agent_id] = self._agents.pop(row.agent_id)
 
     async def _hear_reports(self) -> None:
         """Hear what agents say of themselves, as long as there is a connection."""
