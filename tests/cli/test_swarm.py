@@ -457,7 +457,7 @@ def test_wait_for_readiness(folder, tmux, verb):
     with master(folder, tmux, text):
         result = verb("wait", "--ready", "--timeout", "0.5")
         assert result.returncode == 124
-        assert result.stderr == "tmuxcc: it did not come within 0.5 s\n"
+        assert result.stderr == "tmuxcc: it did not come within 0.5 s: a\n"
         (folder / "go").touch()
         assert verb("wait", "--ready").stdout == "a: ready\n"
 

@@ -55,9 +55,10 @@ def logs(
     """Show what the agents (or those NAMEd, web-* for many) have written.
 
     That is what tmux keeps of it, the last 50000 lines of each, as its terminal shows them: lines
-    that are longer than the terminal are whole, those that were overwritten are gone. With -f it
-    goes on, line by line and through restarts, until all have ended for good; nothing is missing
-    or there twice where the one passes into the other.
+    that are longer than the terminal are whole, those that were overwritten are gone, and so is
+    what the screen showed when a program ended and was started again (`tmuxcc up --log-dir` keeps
+    all). With -f it goes on, line by line and through restarts, until all have ended for good;
+    nothing is missing or there twice where the one passes into the other.
 
     \b
     Examples:

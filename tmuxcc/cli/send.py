@@ -50,8 +50,9 @@ def send(
     The words of TEXT are typed with a blank in between; a single - stands for what comes on stdin.
     All lines of it go as one paste, so a program that reads pastes takes them as one input.
 
-    What became of it: accepted (the program wrote something), unknown (it did not, as programs do
-    that do not echo), stranded (the text stands there unsent), dead (the program has ended).
+    What became of it: accepted (something was shown, be it the echo), unknown (nothing was, as by
+    programs that read later and do not echo), stranded (the text stands there unsent), dead (the
+    program has ended).
 
     \b
     Examples:

@@ -82,6 +82,16 @@ def up(
       restart = "on-failure"
 
     \b
+    Keys of an agent, or in [defaults] of all:
+      command or argv, replicas, env, env_file, cwd, kind, log, after
+      restart = "no", "on-failure", "always" or {when, delay, max_restarts, window, …}
+      ready = {pattern or command or port, timeout}
+      stop = {keys or text or signal, grace}
+      limits = {rate, burst, size, clear_history_after}
+    Above the agents: cluster, base_dir, env, env_file.
+    In their words {n} is the number of a replica and {id} its name.
+
+    \b
     Examples:
       tmuxcc up demo.toml
       tmuxcc up --detach demo.toml && tmuxcc logs -f

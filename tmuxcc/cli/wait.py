@@ -92,7 +92,8 @@ def wait(
 
     One of --for, --idle, --ready and --exit says how far. --for looks at what is written from now
     on; ^ and $ stand for each line. --idle and --ready are known by the master (`tmuxcc up`), so
-    one has to run, unless all are ready already; what they say has to last a moment.
+    one has to run, unless all are ready already; what they say has to last a moment. An agent
+    that has ended does not come so far any more: NAME those that matter.
 
     \b
     Examples:
@@ -107,8 +108,10 @@ def wait(
     if screen and pattern is None:
         raise click.UsageError("--screen belongs to --for")
     plan = _Plan(pattern, idle, ready, for_exit, for_any, screen)
+    missing: list[str] = []
 
     def show(stdout: Stdout, result: _Result) -> None:
+        missing.remove(result.agent_id)
         if as_json:
             values = {"name": result.agent_id, "outcome": result.outcome, "text": result.text}
             stdout.write(json_text(values))
@@ -119,8 +122,10 @@ def wait(
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             async with look_at(place) as link:
                 agents = list((await link.chosen(names)).values())
+                missing.extend(agent.agent_id for agent in agents)
                 return await _Waiting(link, plan, partial(show, stdout)).run(agents)
-        click.echo(f"tmuxcc: it did not come within {timeout:g} s", err=True)
+        names_missing = f": {', '.join(missing)}" if missing else ""
+        click.echo(f"tmuxcc: it did not come within {timeout:g} s{names_missing}", err=True)
         return TIMED_OUT
 
     ctx.exit(drive(run))
