@@ -6,7 +6,8 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import trio
 
 import tmuxcc
 from tmuxcc import ExitStatus, SendOutcome
+from tmuxcc.client.pane import prepare_text
 from tmuxcc.protocol import TmuxVersion, has_capability
 
 from .helpers import OtherClient, Server, gather, python, read_to_end, run_to_end, shell, until
@@ -373,6 +375,54 @@ async def test_a_stop_pattern_and_the_end_are_outcomes_of_their_own(server: Serv
         assert (result.outcome, result.match) == ("exited", None)
         assert "bye" in result.text
         assert (await pane.wait_for("fine")).outcome == "exited"
+
+
+async def cancelled_after(steps: int, function: Callable[[], Awaitable[object]]) -> None:
+    """Run it, and cancel it when others have had so many turns."""
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with suppress(tmuxcc.PaneNotFound):
+                await function()
+
+        nursery.start_soon(run)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+async def test_a_cancelled_reader_of_no_pane_can_ask_again(server: Server, steps: int) -> None:
+    async with server.client() as client:
+        stream = client.pane("%99").output()
+        await cancelled_after(steps, stream.receive)
+        with pytest.raises(tmuxcc.PaneNotFound):
+            await stream.receive()
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+async def test_a_cancelled_look_at_the_screen_forgets_nothing(server: Server, steps: int) -> None:
+    async with server.client() as client:
+        pane = await start(client, shell("echo ready; read x; echo wanted; exec cat"))
+        assert await pane.wait_for("ready", since=0)
+        await pane.send_keys("Enter")
+        await until(lambda: pane.statistics().output_bytes >= len("ready\r\n\r\nwanted\r\n"))
+        await cancelled_after(steps, lambda: pane.wait_for("never", screen=True))
+        assert await pane.wait_for("wanted")
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+async def test_typing_that_is_cancelled_leaves_no_buffer(server: Server, steps: int) -> None:
+    async with server.client() as client:
+        pane = await start(client, shell("echo ready; exec cat"))
+
+        async def prepare() -> None:
+            async with prepare_text(client, "secret"):
+                await trio.sleep_forever()
+
+        await cancelled_after(steps, prepare)
+        await cancelled_after(steps, lambda: pane.send_text("secret"))
+        assert await client.command("list-buffers") == []
 
 
 async def test_a_wait_begins_where_the_last_one_ended(server: Server) -> None:

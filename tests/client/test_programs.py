@@ -94,6 +94,21 @@ async def test_a_running_program_is_replaced_only_on_demand(lasting: Server) -> 
         )
 
 
+async def test_the_end_of_a_silent_program_is_not_taken_for_that_of_its_successor(
+    lasting: Server,
+) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "exec sleep 600")
+        await pane.respawn(shell("read x; echo late; exit 7"), kill=True)
+        # By then whoever watched the first one has given up to learn how it ended.
+        with trio.move_on_after(1.5) as scope:
+            await pane.wait_exit()
+        assert scope.cancelled_caught
+        await pane.send_keys("Enter")
+        assert await pane.wait_for("late", since=0)
+        assert await pane.wait_exit() == ExitStatus(7, None)
+
+
 async def test_many_restarts_lose_and_mix_nothing(lasting: Server) -> None:
     async with lasting.client() as client:
         pane = await start(client, "echo start; seq 300")
@@ -139,6 +154,31 @@ async def test_an_adopted_pane_begins_with_what_it_shows(server: Server) -> None
             lines = [line async for line in pane.lines(since=0)]
             assert lines == [*map(str, range(1, 101)), "halfx", "", "on"]
             assert await pane.wait_exit() == ExitStatus(0, None)
+
+
+async def test_of_an_adopted_pane_as_much_is_kept_as_of_any_other(lasting: Server) -> None:
+    lasting.run("set-option", "-g", "history-limit", "20000")
+    line = "x" * 60
+    async with lasting.client() as first:
+        pane = await start(first, f"yes {line} | head -5000; read x; echo tick; exec cat")
+        assert await pane.wait_for(line, since=0, echo=True)
+        await until(lambda: pane.statistics().output_bytes >= 5000 * 62)
+        async with lasting.client(history=100_000) as client:
+            pane = client.pane(pane.pane_id)
+            await pane.adopt()
+            await pane.send_keys("Enter")
+            assert await pane.wait_for("tick")
+            stream = pane.output(since=0)
+            items = []
+            while (item := stream.receive_nowait()) is not None:
+                items.append(item)
+    gap, *chunks = items
+    assert isinstance(gap, Gap)
+    data = b"".join(chunk.data for chunk in chunks)
+    assert gap.size is not None
+    assert gap.size + len(data) >= 5000 * 62
+    assert len(data) >= 80_000
+    assert data.endswith(b"tick\r\n")
 
 
 async def test_the_end_of_an_adopted_program_is_exact(lasting: Server) -> None:

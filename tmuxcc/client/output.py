@@ -109,7 +109,8 @@ class PaneOutput:
 
     `end` is the offset behind the last byte, `start` that of the first byte still kept. The program
     has ended when `exit_status` is set. That is the end of the streams too, unless `kept_open` says
-    that another program may follow in the same pane. `tells_end` says that a mark with `nonce` is
+    that another program may follow in the same pane. `kept` says that it is kept until somebody
+    forgets the pane, however many end after it. `tells_end` says that a mark with `nonce` is
     to come behind its last byte, `end_mark` is that of one that came, and `lets_go` says whether it
     is for us to let the wrapper go then.
     """
@@ -122,7 +123,7 @@ class PaneOutput:
         self.exit_status: ExitStatus | None = None
         self.failure: TmuxError | None = None
         self.end_mark = b""
-        self.kept_open = False
+        self.kept_open = self.kept = False
         self.tells_end = False
         self.lets_go = True
         self.nonce = b""

@@ -104,17 +104,17 @@ async def prepare_text(client: Commander, text: str) -> AsyncIterator[PreparedTe
     """
     buffer = f"tmuxcc-{token_hex(8)}"
     data = _pasted(text) or b" "
-    filled, listed = await client.batch(
-        [
-            ("set-buffer", "-b", buffer, "--", data),
-            ("list-panes", "-a", "-F", _READY_FORMAT),
-        ]
-    )
-    for answer in (filled, listed):
-        if isinstance(answer, TmuxError):
-            raise answer
-    assert isinstance(listed, list)
     try:
+        filled, listed = await client.batch(
+            [
+                ("set-buffer", "-b", buffer, "--", data),
+                ("list-panes", "-a", "-F", _READY_FORMAT),
+            ]
+        )
+        for answer in (filled, listed):
+            if isinstance(answer, TmuxError):
+                raise answer
+        assert isinstance(listed, list)
         yield PreparedText(buffer, {line.partition(":")[0]: line for line in listed})
     finally:
         with suppress(ConnectionClosed):
@@ -362,14 +362,13 @@ class Pane:
         window, stream = expectation
         if echo:
             window.forget_echoes()
-        if screen:
-            seen = TextWindow()
-            seen.receive((await self.capture()).encode("utf-8", "surrogateescape"))
-            result = _found(seen, wanted, unwanted)
-            if result is not None:
-                panes.keep_expectation(self.pane_id, window, stream)
-                return result
         try:
+            if screen:
+                seen = TextWindow()
+                seen.receive((await self.capture()).encode("utf-8", "surrogateescape"))
+                result = _found(seen, wanted, unwanted)
+                if result is not None:
+                    return result
             while True:
                 result = _found(window, wanted, unwanted)
                 if result is not None:
@@ -456,12 +455,12 @@ class Pane:
         """Run the commands that type, with a `buffer` of their own; whether there was a program."""
         try:
             await self._batch(*commands)
-        except (PaneDead, PaneNotFound) as error:
+        except BaseException as error:
             if buffer:
                 # It was to be deleted with the paste.
                 with suppress(ConnectionClosed):
                     self._client.command_nowait("delete-buffer", "-b", buffer)
-            if isinstance(error, PaneNotFound):
+            if not isinstance(error, PaneDead):
                 raise
             return False
         return True

@@ -28,6 +28,9 @@ T = TypeVar("T")
 MAX_ENDED = 512
 """Logs of panes that have ended; older ones are forgotten. A log holds little unless it flooded."""
 
+BACKLOG_PIECE = 1 << 13
+"""Bytes: what an adopted pane shows enters its log in pieces of the size in which tmux writes."""
+
 DEATH_SUBSCRIPTION = "tmuxcc-dead"
 
 _UNKNOWN = ExitStatus(None, None)
@@ -230,8 +233,9 @@ class PaneTable:
         self._pids.pop(pane_id, None)
         if status is None and log.end:
             # The last words of what is killed are lost.
-            log.gap("pause")
-        if status is not None or log.end:
+            log.gap("killed")
+        # Whoever watches the end of what runs there must not take it for that of its successor.
+        if status is not None or log.end or pane_id in self._confirmed:
             log.finish(status or _UNKNOWN)
             log.restart()
         # What tmux says of the pane's death is about the last program until it has the new one.
@@ -273,6 +277,7 @@ class PaneTable:
         log = self.log(pane_id)
         log.kept_open = keep
         if keep:
+            log.kept = True
             self._ended.pop(pane_id, None)
         elif log.exit_status is not None:
             self._note_end(log)
@@ -377,9 +382,11 @@ class PaneTable:
         log.tells_end = nonce is not None and not " ".join(started).startswith("1")
         log.lets_go = let_go
         log.nonce = b"" if nonce is None else nonce[1].encode()
-        for data in (backlog, *held):
-            if data:
-                log.receive(data)
+        # In pieces, so that the bound of the log costs no more than what is beyond it.
+        for start in range(0, len(backlog), BACKLOG_PIECE):
+            log.receive(backlog[start : start + BACKLOG_PIECE])
+        for data in held:
+            log.receive(data)
         await self.check(pane_id)
 
     async def _read_backlog(self, pane_id: str) -> bytes:
@@ -487,8 +494,11 @@ class PaneTable:
         self._note_end(log)
 
     def _note_end(self, log: PaneOutput) -> None:
+        if self._logs.get(log.pane_id) is not log:
+            # It was forgotten, and its pane has another one.
+            return
         self._confirmed.discard(log.pane_id)
-        if log.kept_open:
+        if log.kept:
             return
         self._ended[log.pane_id] = None
         if len(self._ended) > MAX_ENDED:

@@ -79,9 +79,7 @@ class OutputStream:
             log.spooling.add(self)
 
     async def __aenter__(self) -> OutputStream:
-        if self._check is not None:
-            check, self._check = self._check, None
-            await check()
+        await self._check_pane()
         if self._needs_snapshot and not self._log.ended:
             await self._snapshot()
         return self
@@ -134,8 +132,7 @@ class OutputStream:
                 if self._log.ended or (self._one_program and self._log.exit_status is not None):
                     break
                 if self._check is not None:
-                    check, self._check = self._check, None
-                    await check()
+                    await self._check_pane()
                 else:
                     await self._log.wait_change()
         finally:
@@ -143,6 +140,12 @@ class OutputStream:
         if self._closed or self._log.failure is None:
             return None
         raise self._log.failure.with_traceback(None)
+
+    async def _check_pane(self) -> None:
+        """Once, but again after one that was cancelled: without it nobody tells of the end."""
+        if self._check is not None:
+            await self._check()
+            self._check = None
 
     def receive_nowait(self) -> Item | None:
         """The next item if it is there, None if it is not (yet)."""

@@ -47,7 +47,7 @@ class LogFile:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Append `data`. After a failure the next call tries again."""
+        """Append `data`. After a failure, which is kept, the next call tries again."""
         try:
             file = self._opened()
             if self._size and self._size + len(data) > self._max_size:
@@ -58,7 +58,6 @@ class LogFile:
                 written = file.write(rest)
                 self._size += written
                 rest = rest[written:]
-            self.failure = None
         except OSError as error:
             self.failure = error
             self.close()

@@ -119,6 +119,7 @@ class Monitor:
         """What is read from here on was written by a program that has just been started."""
         if self._pane is not None and pane.pane_id != self._pane.pane_id:
             self._stream = None
+            self._live_from = 0
         self._pane = pane
         self._tracker.restarted(trio.current_time())
         self._ready_window = None if self._ready is None else TextWindow()

@@ -202,6 +202,9 @@ class Swarm:
             # Whoever is still clearing up behind it would take the next program along.
             while not agent.is_over or agent.is_stopping:
                 await agent.stop(grace=grace)
+            if self._agents.get(agent_id) is not agent:
+                # It could not even be started.
+                raise AgentNotFoundError(agent_id, self._agents)
             await self._start(agent)
         return agent
 
@@ -232,6 +235,9 @@ class Swarm:
             else:
                 # What it has started may have outlived it.
                 await end_marked(agent._mark_entries(), spare=(self.client.server_pid,))
+            if self._agents.get(agent_id) is not agent:
+                # It could not even be started.
+                return report
             del self._agents[agent_id]
             self._notes.forget([agent])
             if agent.window_id:
