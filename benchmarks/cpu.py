@@ -206,7 +206,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
             rows += compare(
                 case_of(size),
                 sides,
-                rounds=setting.of(1 if size in (10, 200) else 2, 1),
+                rounds=setting.of(2 if size == 100 else 1, 1),
                 units=UNITS,
                 baseline="floor",
             )

@@ -16,7 +16,7 @@ TITLE = "Latency from the write in the pane to the consumer"
 
 NOTES = (
     "Lines that polling never saw have no latency and are not in its figures (see completeness).",
-    "With a neighbour in flood a polling side looks at its own panes only.",
+    "With a neighbour in flood a polling side looks at its own pane only.",
 )
 
 MAIN = "1 pane, 100 lines/s"
@@ -28,6 +28,7 @@ AGENTS_FLOOD = "99 panes, 99 lines/s, beside a flood"
 _PLAIN = ("floor", "tmuxcc stream", "libtmux, 100 ms")
 _FEW = ("floor", "tmuxcc tap", "tmuxcc stream", "libtmux, 100 ms")
 _MORE = (*_FEW, "tmuxcc swarm")
+_PUSHED = ("floor", "tmuxcc tap", "tmuxcc stream", "tmuxcc swarm")
 _EVERY = tuple(ALL)
 
 UNITS = {"latency": "ms"}
@@ -87,11 +88,11 @@ def run(setting: Setting) -> list[Row]:
             case(FLOOD, _MORE, rate=100, seconds=0.4, rounds=2)
             case(
                 "10 panes, 100 lines/s, beside a flood",
-                _MORE,
+                _PUSHED,
                 panes=10,
                 rate=10,
                 seconds=0.4,
                 rounds=2,
             )
-            case(AGENTS_FLOOD, _MORE, panes=99, rate=1, seconds=0.8, rounds=2)
+            case(AGENTS_FLOOD, _PUSHED, panes=99, rate=1, seconds=0.8, rounds=2)
     return rows

@@ -643,6 +643,30 @@ async def test_an_attempt_at_each_moment_of_a_killed_opening_is_cleared_up(
         assert is_clean(server, mark)
 
 
+async def test_another_pane_of_an_adopted_agent_is_logged_from_its_first_byte(
+    server: Server, folder: Path
+) -> None:
+    body = """
+await said(await swarm.spawn("one", shell("seq 2000; exec cat")), "2000")
+await swarm.spawn("two", worker())
+say(up=True)
+await trio.sleep_forever()
+"""
+    async with master(server, body) as first:
+        await first.hear()
+        await first.end(signal.SIGKILL)
+        async with swarm_on(server, adopt=True, log_dir=folder / "logs") as swarm:
+            agent = swarm.agents["one"]
+            await swarm.client.command("kill-window", "-t", agent.window_id)
+            await agent.wait_exit()
+            await swarm.restart("one")
+            await said(agent, "2000")
+            await agent.stop()
+            log = agent.log_file
+            assert log is not None
+            assert b"\r\n999\r\n" in log.read_bytes()
+
+
 async def test_a_prompt_to_an_adopted_input_box_is_submitted(server: Server) -> None:
     """What the box has asked of its terminal was written before this master came."""
     body = """

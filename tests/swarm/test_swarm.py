@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -599,3 +601,39 @@ async def test_nothing_runs_on_behind_a_swarm_that_was_left(server: Server) -> N
     assert not marked(mark)
     assert not is_running(pid)
     assert not server.is_alive
+
+
+async def test_an_agent_that_can_not_be_started_is_in_nobodys_way(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+
+        async def spawn() -> None:
+            with pytest.raises(tmuxcc.InvalidSwarm):
+                await swarm.spawn("one", worker(), env_file="missing.env")
+
+        async def meddle(verb: Callable[[str], Awaitable[object]]) -> None:
+            with suppress(tmuxcc.AgentNotFoundError, tmuxcc.InvalidSwarm):
+                await verb("one")
+
+        for verb in (swarm.remove, swarm.restart) * 10:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spawn)
+                await trio.lowlevel.checkpoint()
+                nursery.start_soon(meddle, verb)
+            assert "one" not in swarm.agents
+
+
+async def test_however_many_agents_end_all_keep_their_output_and_can_start_again(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxcc.client.panes.MAX_ENDED", 2)
+    async with swarm_on(server, log_dir=folder / "logs") as swarm:
+        agents = [await swarm.spawn(f"a{number}", shell("echo out")) for number in range(5)]
+        for agent in agents:
+            await agent.wait_exit()
+        assert [await lines_of(agent) for agent in agents] == [["out"]] * 5
+        await swarm.restart("a0")
+        await agents[0].wait_exit()
+        assert await lines_of(agents[0]) == ["out", "out"]
+        log = agents[0].log_file
+        assert log is not None
+        assert log.read_bytes() == b"out\r\nout\r\n"
