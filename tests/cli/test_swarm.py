@@ -308,6 +308,29 @@ def test_followed_logs_end_with_the_swarm_and_say_so(folder, tmux, start, verb):
         assert run.errors() in ("the swarm demo has ended\n", "")
 
 
+def test_followed_logs_that_are_behind_miss_nothing_of_the_next_program(folder, tmux, verb):
+    text = f"""
+    [agents.a]
+    command = "sh {folder}/a.sh"
+    cwd = "{folder}"
+    restart = {{when = "always", delay = 0.05}}
+    """
+    (folder / "n").write_text("0\n")
+    (folder / "a.sh").write_text(
+        "n=$(cat n); echo $((n+1)) >n; for i in 1 2 3; do echo run$n line$i; done; read x; exit 1"
+    )
+    with master(folder, tmux, text), running(folder, "logs", "-f", "--tmux", tmux) as run:
+        run.wait_text("run0 line3\n")
+        run.process.send_signal(signal.SIGSTOP)
+        verb("send", "a", "--keys", "Enter")
+        eventually(lambda: "run1 line3" in verb("logs", "a").stdout)
+        run.process.send_signal(signal.SIGCONT)
+        run.wait_text("run1 line3\n")
+        assert [line for line in lines_of(run.text, "a") if line] == [
+            f"run{number} line{line}" for number in (0, 1) for line in (1, 2, 3)
+        ]
+
+
 @pytest.mark.parametrize(
     ("last", "begun", "kept", "wanted"),
     [

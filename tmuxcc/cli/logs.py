@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import click
 import trio
+from attrs import Factory, define
 
 from ..client.background import background
 from ..client.output import Chunk, Gap
@@ -171,6 +172,18 @@ def missing_lines(last: Iterable[str], begun: str, kept: Sequence[str]) -> list[
     return list(kept[places[0] :]) if first.startswith(essence(begun)) else None
 
 
+@define(eq=False)
+class _Program:
+    """One program of an agent that is followed. `again` is set when the next one writes.
+
+    When it has `ended` nothing of it is to come any more, and `tail` is how its output ends.
+    """
+
+    again: trio.Event = Factory(trio.Event)
+    ended: bool = False
+    tail: bytes = b""
+
+
 class _Following:
     """``logs -f``: what is there, and what comes, of each agent, through all of its programs."""
 
@@ -180,8 +193,8 @@ class _Following:
         self._count = count
         self._follower: Follower
         self._nursery: trio.Nursery
-        self._again: dict[str, trio.Event] = {}
-        """Of panes whose program has ended: set when another one writes."""
+        self._programs: dict[str, _Program] = {}
+        """Of panes: the one whose output is being shown."""
         self._tails: dict[str, bytes] = {}
         """Of panes that have written: how that ends."""
         self._followed: set[str] = set()
@@ -215,13 +228,18 @@ class _Following:
         return not self._gone
 
     def _hear(self, event: Output) -> None:
+        program = self._programs.get(event.pane_id)
+        if program is not None:
+            # It may be behind the end of the last one in one and the same read.
+            pane = self._link.client.pane(event.pane_id)
+            if pane.statistics().exit_status is not None:
+                self._end(program, pane)
+            if program.ended:
+                program.again.set()
         tail = event.data[-_MARK_SIZE:]
         if len(tail) < _MARK_SIZE:
             tail = (self._tails.get(event.pane_id, b"") + tail)[-_MARK_SIZE:]
         self._tails[event.pane_id] = tail
-        again = self._again.get(event.pane_id)
-        if again is not None:
-            again.set()
 
     def _follow(self, agent: Sighting) -> None:
         self._followed.add(agent.pane_id)
@@ -249,8 +267,8 @@ class _Following:
         last = deque(lines, _KEY_LINES)
         await printer.put(name, _tail(lines, self._count))
         while True:
-            again = trio.Event()
-            self._nursery.start_soon(self._forget_at_end, pane, again)
+            program = self._programs[agent.pane_id] = _Program()
+            self._nursery.start_soon(self._wait_end, program, pane)
             while (item := await stream.receive()) is not None:
                 lines = []
                 if isinstance(item, Chunk):
@@ -260,7 +278,8 @@ class _Following:
                 last.extend(lines)
                 await printer.put(name, lines, live=True)
             rest = splitter.finish()
-            if _MARK not in self._tails.pop(agent.pane_id, _MARK):
+            self._end(program, pane)
+            if _MARK not in program.tail:
                 # The master, quicker than we, had the program's pane closed before we had it all.
                 missing = missing_lines(last, "".join(rest), await self._kept(pane))
                 lost = LostOutput(Gap(stream.offset, None, "pause"))
@@ -268,9 +287,9 @@ class _Following:
             await printer.put(name, rest, live=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_over, name, nursery.cancel_scope)
-                await again.wait()
+                await program.again.wait()
                 nursery.cancel_scope.cancel()
-            if not again.is_set():
+            if not program.again.is_set():
                 return
             stream = pane.output(since=0)
 
@@ -287,12 +306,17 @@ class _Following:
             lines.pop()
         return lines
 
-    async def _forget_at_end(self, pane: Pane, again: trio.Event) -> None:
-        """Let what is written after the program's end be the output of another one, from 0 on."""
+    async def _wait_end(self, program: _Program, pane: Pane) -> None:
         with suppress(ConnectionClosed, PaneNotFound):
             await pane.wait_exit()
+            self._end(program, pane)
+
+    def _end(self, program: _Program, pane: Pane) -> None:
+        """Let what the pane writes from now on be the output of another program, from 0 on."""
+        if not program.ended:
+            program.ended = True
+            program.tail = self._tails.pop(pane.pane_id, _MARK)
             pane.forget()
-            self._again[pane.pane_id] = again
 
     async def _cancel_when_over(self, agent_id: str, scope: trio.CancelScope) -> None:
         with suppress(ConnectionClosed):
