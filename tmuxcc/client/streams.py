@@ -16,7 +16,7 @@ from typing import IO, Literal, TypeAlias
 from weakref import finalize
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..errors import ConnectionClosed
 from .output import Chunk, Gap, Item, PaneOutput, Restarted, Snapshot
@@ -257,15 +257,17 @@ class OutputStream:
                 number, last.item, last.position, last.length + len(item.data)
             )
         else:
-            self._spooled.append(_Spooled(number, item, position, len(item.data)))
+            # What is in the file need not be in memory too.
+            empty = evolve(item, data=b"")
+            self._spooled.append(_Spooled(number, empty, position, len(item.data)))
 
     def _read_spooled(self) -> tuple[int, Item]:
         entry = self._spooled.popleft()
         item = entry.item
-        if isinstance(item, Chunk):
+        if isinstance(item, (Chunk, Snapshot)):
             assert self._file is not None
             self._file.seek(entry.position)
-            item = Chunk(item.offset, self._file.read(entry.length))
+            item = evolve(item, data=self._file.read(entry.length))
             if not self._spooled:
                 self._file.seek(0)
                 self._file.truncate()
