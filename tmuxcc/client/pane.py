@@ -217,7 +217,11 @@ class Pane:
         await self._panes.adopt(self.pane_id, let_go=let_go)
 
     def keep_open(self, keep: bool = True) -> None:
-        """Have streams wait for the next program in the pane (`respawn`) when one has ended."""
+        """Have streams wait for the next program in the pane (`respawn`) when one has ended.
+
+        What the pane has written is then kept, within its bound, until `forget`: also behind the
+        end for good that `keep` = False tells, and however many other panes end.
+        """
         self._panes.keep_open(self.pane_id, keep)
 
     async def hook_death(self) -> None:
