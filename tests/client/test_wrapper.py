@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tmuxcc
-import tmuxcc.client.client
+import tmuxcc.client.panes
 from tmuxcc import ExitStatus
 
 from .helpers import (
@@ -47,14 +47,14 @@ def wrapper_shell(
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"no {name} here")
-    original = tmuxcc.client.client.wrapped
+    original = tmuxcc.client.panes.wrapped
 
     def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
         words = original(argv, nonce)
         assert words[0] == "/bin/sh"
         return [found, *options, *words[1:]]
 
-    monkeypatch.setattr(tmuxcc.client.client, "wrapped", wrapped)
+    monkeypatch.setattr(tmuxcc.client.panes, "wrapped", wrapped)
     return str(request.param)
 
 
@@ -130,6 +130,7 @@ async def test_the_program_owns_the_terminal(server: Server, wrapper_shell: str)
     )
     async with server.client() as client:
         pane, wrapper, program = await start(client, python(script))
+        assert wrapper_shell in Path(f"/proc/{wrapper}/exe").readlink().name
         assert program in children(wrapper)
         assert terminal(program) == (wrapper, program)
         assert os.getpgid(program) == program
@@ -141,6 +142,33 @@ async def test_the_program_owns_the_terminal(server: Server, wrapper_shell: str)
         assert (await client.command(*names))[0].startswith("python")
         os.kill(program, signal.SIGKILL)
         assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
+async def test_a_wrapper_that_is_killed_before_it_has_started_the_program_leaves_nothing(
+    server: Server, wrapper_shell: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    made = tmuxcc.client.panes.wrapped
+
+    def killed(argv: Sequence[str], nonce: str) -> list[str]:
+        # What waits to become the program stops only once its parent is gone.
+        words = made(argv, nonce)
+        script = words.index("-c") + 1
+        for old, new in {
+            "orphaned && exit": f"sh -c 'echo $PPID' >{folder}/pid; "
+            "while kill -s 0 $$; do sleep 0.01; done; orphaned && exit",
+            "\nrc=$?": f"\nwhile [ ! -s {folder}/pid ]; do sleep 0.01; done; kill -s KILL $$"
+            "\nrc=$?",
+        }.items():
+            assert old in words[script]
+            words[script] = words[script].replace(old, new, 1)
+        return words
+
+    monkeypatch.setattr(tmuxcc.client.panes, "wrapped", killed)
+    async with server.client() as client:
+        await client.new_window(argv=["sleep", "1000"])
+        told = folder / "pid"
+        forked = int(await until(lambda: told.exists() and told.read_text("ascii")))
+        await until(lambda: not is_running(forked))
 
 
 async def test_a_program_that_stops_is_continued_in_the_foreground(

@@ -13,11 +13,20 @@ exec 3>&2 4<<E
 
 E
 if [ -p /proc/self/fd/4 ]; then exec 2>/proc/self/fd/4; else exec 2>/dev/null; fi
+# The terminal is gone with the wrapper, the leader of its session.
+orphaned() { [ -r /dev/tty ] && ! true </dev/tty; }
 # Job control: the program gets a group of its own, and the terminal.
 set -m 2>/dev/null
 case $- in
-# Stops itself until fg has given it the terminal.
-*m*) { kill -s STOP 0; shift; exec "$@" 2>&3 3>&- 4<&-; } & ;;
+# Stops itself until fg has given it the terminal. Other than STOP, TTIN can't stop what was
+# orphaned just before, which nobody would continue; that finds no terminal, and ends. Bash may
+# ignore TTIN, and break loops after TSTP: there the look before STOP has to do.
+*m*) {
+	orphaned && exit
+	if [ -n "${BASH_VERSION-}" ]; then kill -s STOP 0; else kill -s TTIN 0; fi
+	orphaned && exit
+	shift; exec "$@" 2>&3 3>&- 4<&-
+} & ;;
 # No terminal.
 *) (shift; exec "$@" 2>&3 3>&- 4<&-) ;;
 esac
