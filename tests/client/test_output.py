@@ -39,8 +39,15 @@ MARK = f"\x1b]6973;{NONCE};7;\x07".encode()
 SMALL = 4 * CHUNK_OVERHEAD
 
 
-def new_log(limit: int = 1 << 20, nonces: tuple[bytes, ...] = ()) -> PaneOutput:
-    return PaneOutput("%0", limit, nonces)
+def new_log(
+    limit: int = 1 << 20,
+    nonces: tuple[bytes, ...] = (),
+    told: list[tuple[PaneOutput, bytes]] | None = None,
+) -> PaneOutput:
+    """A log; what it tells of marks that have come is put into `told`."""
+    return PaneOutput(
+        "%0", limit, nonces, None if told is None else lambda *mark: told.append(mark)
+    )
 
 
 async def exists() -> None:
@@ -408,13 +415,14 @@ def test_the_mark_is_taken_out_wherever_it_is_cut(end: bytes, status: ExitStatus
     data = b"out\x1b[m\x1b]6973;" + b"put" + mark
     cuts = [[cut] for cut in range(len(data))] + [list(range(1, len(data)))]
     for cut in cuts:
-        log = new_log(nonces=(NONCE.encode(),))
+        told: list[tuple[PaneOutput, bytes]] = []
+        log = new_log(nonces=(NONCE.encode(),), told=told)
         stream = stream_of(log)
         for start, stop in pairwise([0, *cut, len(data)]):
             assert not log.ended
             log.receive(data[start:stop])
         assert log.ended
-        assert log.end_mark == NONCE.encode()
+        assert told == [(log, NONCE.encode())]
         assert log.exit_status == status
         assert b"".join(c.data for c in drained(stream)) == data[: -len(mark)]
 
@@ -447,14 +455,15 @@ def test_what_comes_behind_the_mark_is_ignored() -> None:
 )
 def test_a_forged_or_unfinished_mark_is_output(forged: bytes) -> None:
     for cut in range(len(forged) + 1):
-        log = new_log(nonces=(NONCE.encode(),))
+        told: list[tuple[PaneOutput, bytes]] = []
+        log = new_log(nonces=(NONCE.encode(),), told=told)
         stream = stream_of(log)
         log.receive(b"a" + forged[:cut])
         log.receive(forged[cut:])
         log.receive(b"b" + forged)
         assert not log.ended
         log.finish(ExitStatus(None, None))
-        assert not log.end_mark
+        assert not told
         [chunk] = drained(stream)
         assert chunk == Chunk(0, b"a" + forged + b"b" + forged)
         assert log.end == len(chunk.data)
@@ -469,15 +478,59 @@ def test_a_mark_behind_a_forged_one_ends_the_output() -> None:
     assert log.exit_status == ExitStatus(7, None)
 
 
-def test_a_mark_ends_also_what_is_held() -> None:
+def test_a_mark_that_is_held_ends_the_output_when_it_is_released() -> None:
     log = new_log(nonces=(NONCE.encode(),))
     stream = stream_of(log)
     log.hold()
     log.receive(b"one ")
-    log.receive(b"two" + MARK)
+    log.receive(b"two" + MARK[:9])
+    log.receive(MARK[9:])
+    assert log.exit_status is None
+    log.release(b"screen")
+    assert log.exit_status == ExitStatus(7, None)
+    assert log.item(0) == Snapshot(0, b"screen")
     assert drained(stream) == [Chunk(0, b"one two")]
-    assert log.release(b"screen") == log.next_number
-    assert drained(stream) == []
+
+
+def test_a_mark_that_is_held_goes_before_what_is_said_of_the_end() -> None:
+    for end in (
+        lambda log: log.finish(ExitStatus(None, None)),
+        lambda log: log.fail(ConnectionClosed()),
+    ):
+        log = new_log(nonces=(NONCE.encode(),))
+        stream = stream_of(log)
+        log.hold()
+        log.receive(b"last words" + MARK)
+        log.gap("killed")
+        end(log)
+        assert drained(stream) == [Chunk(0, b"last words")]
+        assert (log.exit_status, log.failure) == (ExitStatus(7, None), None)
+
+
+def test_what_is_held_can_be_moved_to_another_log() -> None:
+    log, other = new_log(), new_log(nonces=(NONCE.encode(),))
+    stream = stream_of(other)
+    log.hold()
+    log.receive(b"one")
+    log.gap("pause")
+    log.receive(b"two" + MARK)
+    other.receive(b"zero ")
+    log.move_held(other)
+    assert drained(stream) == [Chunk(0, b"zero one"), Gap(8, None, "pause"), Chunk(8, b"two")]
+    assert other.exit_status == ExitStatus(7, None)
+    log.receive(b"more")
+    assert log.end == 4
+
+
+def test_what_is_held_is_counted_where_the_output_is_muted() -> None:
+    log = new_log()
+    stream = stream_of(log)
+    log.mute()
+    log.hold()
+    log.receive(b"held")
+    log.release(None)
+    log.unmute()
+    assert drained(stream) == [Gap(0, 4, "limit")]
 
 
 @pytest.mark.parametrize("held", [False, True])

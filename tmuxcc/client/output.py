@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol, TypeAlias
 from weakref import WeakSet
 
@@ -110,19 +110,24 @@ class PaneOutput:
     `end` is the offset behind the last byte, `start` that of the first byte still kept. The program
     has ended when `exit_status` is set. That is the end of the streams too, unless `kept_open` says
     that another program may follow in the same pane. `kept` says that it is kept until somebody
-    forgets the pane, however many end after it. `tells_end` says that a mark with `nonce` is
-    to come behind its last byte, `end_mark` is that of one that came, and `lets_go` says whether it
-    is for us to let the wrapper go then.
+    forgets the pane, however many end after it. `tells_end` says that a mark with `nonce` is to
+    come behind its last byte, and `lets_go` whether it is for us to let the wrapper go then.
+    `on_mark` is called when a mark with one of `nonces` has come, with the log and that nonce.
     """
 
-    def __init__(self, pane_id: str, limit: int, nonces: Collection[bytes]) -> None:
+    def __init__(
+        self,
+        pane_id: str,
+        limit: int,
+        nonces: Collection[bytes],
+        on_mark: Callable[[PaneOutput, bytes], None] | None = None,
+    ) -> None:
         self.pane_id = pane_id
         self.start = 0
         self.end = 0
         self.gaps = 0
         self.exit_status: ExitStatus | None = None
         self.failure: TmuxError | None = None
-        self.end_mark = b""
         self.kept_open = self.kept = False
         self.tells_end = False
         self.lets_go = True
@@ -133,6 +138,7 @@ class PaneOutput:
         self._limit = limit
         self._trim_at = limit + limit // 8  # so that trimming is seldom and then worth it
         self._nonces = nonces
+        self._on_mark = on_mark
         self._partial_mark = b""
         self._items: deque[Item] = deque()
         # What the last item, a chunk, consists of while nobody has looked at it, and its size.
@@ -143,7 +149,8 @@ class PaneOutput:
         self._size = 0
         # Number and offset of the last item dropped that was a gap of unknown size.
         self._unknown_gap = self._unknown_offset = -1
-        self._held: list[bytes] | None = None
+        # What is held: data, and causes of gaps.
+        self._held: list[bytes | str] | None = None
         self._muted_at: int | None = None
         self._pastes, self._pastes_tail = False, b""
         self._pastes_seen = 0  # number of the first item that was not looked at for that
@@ -162,23 +169,32 @@ class PaneOutput:
         """The pane wrote `data`."""
         if self.exit_status is not None or self.failure is not None:
             return
-        if self._nonces:
-            data = self._without_mark(data)
         if self._held is not None:
-            if data:
-                self._held.append(data)
-        elif self._muted_at is not None:
+            self._held.append(data)
+            return
+        nonce = None
+        if self._nonces:
+            data, nonce = self._without_mark(data)
+        if self._muted_at is not None:
             self.end += len(data)
         elif data:
             self._add(data)
             if self._size > self._trim_at:
                 self._trim()
+        if nonce is not None:
+            self.unmute()
+            self._waiting_end.unpark_all()
+            if self._on_mark is not None:
+                self._on_mark(self, nonce)
         if self._waiting:
             self._waiting.unpark_all()
 
     def gap(self, cause: str) -> None:
         """Something is missing from here on; how much is not known."""
         if self.ended:
+            return
+        if self._held is not None:
+            self._held.append(cause)
             return
         self.gaps += 1
         muted = self.muted
@@ -196,11 +212,6 @@ class PaneOutput:
         if self._held is None:
             self._held = []
 
-    def take_held(self) -> list[bytes]:
-        """What was held, which is then no longer; this log will not have it."""
-        held, self._held = self._held, None
-        return held or []
-
     def release(self, snapshot: bytes | None) -> int:
         """Append the snapshot, if there is one, then what was held; the snapshot's item number."""
         held, self._held = self._held, None
@@ -208,11 +219,19 @@ class PaneOutput:
         if snapshot is not None and not self.ended:
             self._append(Snapshot(self.end, snapshot))
             self._size += len(snapshot)
-        for data in held or ():
-            self._add(data)
+        for piece in held or ():
+            if isinstance(piece, bytes):
+                self.receive(piece)
+            elif self.exit_status is None:
+                self.gap(piece)
         self._trim()
         self._waiting.unpark_all()
         return number
+
+    def move_held(self, other: PaneOutput) -> None:
+        """Give what was held to `other`, which goes on in the place of this log."""
+        other._held, self._held = self._held, None
+        other.release(None)
 
     @property
     def muted(self) -> bool:
@@ -234,8 +253,9 @@ class PaneOutput:
 
     def finish(self, status: ExitStatus) -> None:
         """The pane's program has ended; only the first call counts."""
+        # What was held may end in a mark.
+        self._flush()
         if self.exit_status is None and self.failure is None:
-            self._flush()
             self.exit_status = status
         self._wake_all()
 
@@ -253,8 +273,8 @@ class PaneOutput:
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended, the program perhaps not."""
+        self._flush()
         if not self.ended:
-            self._flush()
             self.failure = error
         self._wake_all()
 
@@ -293,20 +313,21 @@ class PaneOutput:
         self._waiting_end.unpark_all()
 
     def _flush(self) -> None:
-        self.unmute()
-        self._flush_partial_mark()
         if self._held is not None:
             self.release(None)
+        self.unmute()
+        self._flush_partial_mark()
 
     def _flush_partial_mark(self) -> None:
         data, self._partial_mark = self._partial_mark, b""
-        if data and self._held is not None:
-            self._held.append(data)
-        elif data:
+        if data:
             self._add(data)
 
-    def _without_mark(self, data: bytes) -> bytes:
-        """What the program wrote; the wrapper's mark, which may come in pieces, ends it."""
+    def _without_mark(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """What the program wrote, and the nonce of the wrapper's mark, which sets `exit_status`.
+
+        The mark may come in pieces.
+        """
         if self._partial_mark:
             data = self._partial_mark + data
             self._partial_mark = b""
@@ -318,23 +339,13 @@ class PaneOutput:
                 self.exit_status = ExitStatus(
                     int(code) if code else None, int(number) if number else None
                 )
-                self.end_mark = match[1]
-                self._waiting_end.unpark_all()
-                held, self._held = self._held, None
-                if self._muted_at is not None:
-                    self.end += position
-                    self.unmute()
-                    return b""
-                for piece in (*(held or ()), data[:position]):
-                    if piece:
-                        self._add(piece)
-                return b""
+                return data[:position], match[1]
             position = data.find(_MARK_START, position + 1)
         escape = data.rfind(b"\x1b", -64)
         if escape >= 0 and _MARK_PART.match(data, escape):
             self._partial_mark = data[escape:]
             data = data[:escape]
-        return data
+        return data, None
 
     def _add(self, data: bytes) -> None:
         size = len(data)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 import trio
+from attrs import Factory, define
 
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
 from ..protocol.events import Event, Message, Output, Pause, Reply, SubscriptionChanged
@@ -30,6 +31,9 @@ MAX_ENDED = 512
 
 BACKLOG_PIECE = 1 << 13
 """Bytes: what an adopted pane shows enters its log in pieces of the size in which tmux writes."""
+
+STILL_ACTIVE = "still active"
+"""What tmux says of a pane whose program it won't replace, since it runs (cmd-respawn-pane.c)."""
 
 DEATH_SUBSCRIPTION = "tmuxcc-dead"
 
@@ -50,6 +54,27 @@ class ThroughReconnects(Protocol):
     async def __call__(self, function: Callable[[], Awaitable[T]], /) -> T:
         """What `function` gives, asked again where a connection has ended."""
         ...
+
+
+@define(eq=False)
+class _Known:
+    """What is known of one pane.
+
+    `pid` is its process, if that is watched; `is_there` says that tmux has confirmed it and
+    `is_hooked` that its hook tells us of its death. `is_respawning`: its program is being replaced.
+    `is_paused`: tmux has stopped its output, and nobody has begun to start it again; `turn` is for
+    the one task that stops or starts it, `is_seeding` says that this one is about to stop it.
+    """
+
+    log: PaneOutput
+    pid: int | None = None
+    is_there: bool = False
+    is_hooked: bool = False
+    is_respawning: bool = False
+    is_paused: bool = False
+    is_seeding: bool = False
+    turn: trio.Lock = Factory(trio.Lock)
+    expectation: tuple[TextWindow, OutputStream] | None = None
 
 
 class PaneTable:
@@ -79,62 +104,62 @@ class PaneTable:
         self._ordered_line = ordered_line
         self._through_reconnects = through_reconnects
         self._start_soon = start_soon
-        self._logs: dict[str, PaneOutput] = {}
-        self._ended: dict[str, None] = {}
-        self._seeding: dict[str, trio.Lock] = {}
-        self._confirmed: set[str] = set()
-        self._expectations: dict[str, tuple[TextWindow, OutputStream]] = {}
+        self._panes: dict[str, _Known] = {}
+        self._ended: dict[str, None] = {}  # those that may be forgotten, the oldest first
         self._look = trio.Event()
         self._watching_deaths = False
-        self._pids: dict[str, int] = {}
-        self._hooked: set[str] = set()
-        self._respawning: set[str] = set()
         self._client_name = ""
         self._is_local = False
+        self._has_failed = False
 
     def __len__(self) -> int:
-        return len(self._logs)
+        return len(self._panes)
+
+    def _known(self, pane_id: str) -> _Known:
+        known = self._panes.get(pane_id)
+        if known is None:
+            known = self._panes[pane_id] = _Known(self._new_log(pane_id))
+        return known
+
+    def _new_log(self, pane_id: str) -> PaneOutput:
+        return PaneOutput(pane_id, self._history, self.nonces, self._receive_mark)
 
     def log(self, pane_id: str) -> PaneOutput:
         """The log of a pane, from now on kept if it was not known."""
-        log = self._logs.get(pane_id)
-        if log is None:
-            log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
-        return log
+        return self._known(pane_id).log
 
     def peek(self, pane_id: str) -> PaneOutput:
         """The log of a pane; of one that is not known an empty one, which is not kept."""
-        return self._logs.get(pane_id) or PaneOutput(pane_id, self._history, self.nonces)
+        known = self._panes.get(pane_id)
+        return self._new_log(pane_id) if known is None else known.log
 
     def logs(self) -> Sequence[PaneOutput]:
         """All logs."""
-        return tuple(self._logs.values())
+        return tuple(known.log for known in self._panes.values())
 
     def receive_output(self, event: Output) -> None:
         """A pane wrote something."""
-        log = self._logs.get(event.pane_id) or self.log(event.pane_id)
-        log.receive(event.data)
-        if log.end_mark:
-            self.nonces.discard(log.end_mark)
-            log.end_mark = b""
-            self._note_end(log)
-            if log.lets_go:
-                self._let_go(event.pane_id)
+        known = self._panes.get(event.pane_id) or self._known(event.pane_id)
+        known.log.receive(event.data)
+
+    def _receive_mark(self, log: PaneOutput, nonce: bytes) -> None:
+        self.nonces.discard(nonce)
+        self._note_end(log)
+        if log.lets_go:
+            self._let_go(log)
 
     def receive_pause(self, event: Pause) -> None:
         """tmux has stopped the output of a pane; start it again, with what it missed marked."""
-        if event.pane_id in self._respawning:
+        known = self._known(event.pane_id)
+        if known.is_respawning:
             # Of the program that is being killed; the line goes on with its successor.
             return
-        log = self.log(event.pane_id)
         self.pauses += 1
-        if event.pane_id in self._seeding:
-            log.gap("seed")
-            log.hold()
-        else:
-            log.gap("pause")
-            log.hold()
-            self._start_soon(self._resume, event.pane_id)
+        known.log.gap("seed" if known.is_seeding else "pause")
+        known.log.hold()
+        known.is_paused = True
+        if not known.turn.locked():
+            self._start_soon(self._resume, known)
 
     def receive_hint(self, event: Event) -> None:
         """Something happened after which a pane may be gone or dead."""
@@ -156,15 +181,21 @@ class PaneTable:
             check=lambda: self.check(pane_id),
             one_program=True,
         )
-        self._expectations[pane_id] = window, stream
+        self._known(pane_id).expectation = window, stream
 
     def take_expectation(self, pane_id: str) -> tuple[TextWindow, OutputStream] | None:
         """Where waiting for text goes on in a pane, for one task at a time; None: nowhere yet."""
-        return self._expectations.pop(pane_id, None)
+        known = self._panes.get(pane_id)
+        if known is None:
+            return None
+        expectation, known.expectation = known.expectation, None
+        return expectation
 
     def keep_expectation(self, pane_id: str, window: TextWindow, stream: OutputStream) -> None:
         """Let the next wait go on here, unless something was typed in the meantime."""
-        self._expectations.setdefault(pane_id, (window, stream))
+        known = self._known(pane_id)
+        if known.expectation is None:
+            known.expectation = window, stream
 
     def connected(self, client_name: str, *, is_local: bool) -> None:
         """A connection is ready: the client's name, and whether tmux runs on this machine."""
@@ -173,22 +204,24 @@ class PaneTable:
 
     def reconnected(self) -> None:
         """Another connection goes on where one has ended; what was written in between is lost."""
-        for log in self._logs.values():
+        for pane_id, known in tuple(self._panes.items()):
             # What was paused is not on a new connection.
-            log.release(None)
-            log.gap("reconnect")
-            if log.seeded:
-                self._start_soon(self.take_snapshot, log.pane_id)
+            known.is_paused = False
+            known.log.release(None)
+            known.log.gap("reconnect")
+            if known.log.seeded:
+                self._start_soon(self.take_snapshot, pane_id)
+            if known.is_hooked:
+                self._start_soon(self._set_hook, pane_id)
         if self._watching_deaths:
             self._watching_deaths = False
             self._start_soon(self.watch_deaths)
-        for pane_id in self._hooked:
-            self._start_soon(self._set_hook, pane_id)
         self._look.set()
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended."""
-        for log in self._logs.values():
+        self._has_failed = True
+        for log in self.logs():
             log.fail(error)
 
     async def check(self, pane_id: str) -> None:
@@ -200,15 +233,15 @@ class PaneTable:
 
     async def _check(self, pane_id: str) -> None:
         await self.watch_deaths()
-        log = self._logs.get(pane_id)
-        if pane_id in self._confirmed or (log is not None and log.exit_status is not None):
+        known = self._panes.get(pane_id)
+        if known is not None and (known.is_there or known.log.exit_status is not None):
             return
         lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_pid}")
         pids = dict(line.split(" ") for line in lines)
         if pane_id in pids:
             self.watch(pane_id, int(pids[pane_id] or 0))
-        elif log is None or not (log.end or log.ended):
-            self._logs.pop(pane_id, None)
+        elif known is None or not (known.log.end or known.log.ended):
+            self._panes.pop(pane_id, None)
             raise PaneNotFound(pane_id)
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
@@ -222,24 +255,27 @@ class PaneTable:
         self, pane_id: str, argv: Sequence[str], options: Sequence[str], *, kill: bool
     ) -> None:
         """Start another program in a pane; its output continues the log. See `Pane.respawn`."""
-        log = self.log(pane_id)
+        known = self._known(pane_id)
+        log = known.log
         if log.failure is not None:
             raise log.failure
+        if log.exit_status is None and not kill:
+            await self._wait_dead(log)
         status = log.exit_status
         program = self.wrap(argv)
         words = ["-t", pane_id, *options, "--", *program]
-        self.nonces.discard(log.nonce)
-        log.nonce = nonce_of(program)
-        self._pids.pop(pane_id, None)
         if status is None and log.end:
             # The last words of what is killed are lost.
             log.gap("killed")
         # Whoever watches the end of what runs there must not take it for that of its successor.
-        if status is not None or log.end or pane_id in self._confirmed:
+        if status is not None or log.end or known.is_there:
             log.finish(status or _UNKNOWN)
             log.restart()
+        self.nonces.discard(log.nonce)
+        log.nonce = nonce_of(program)
+        known.pid = None
         # What tmux says of the pane's death is about the last program until it has the new one.
-        self._respawning.add(pane_id)
+        known.is_respawning = True
         try:
             await self._respawn(words, kill=kill, ended=status is not None)
         except CommandError:
@@ -247,16 +283,24 @@ class PaneTable:
                 log.finish(status)
             # Where it was paused for this (`respawn-crash`), what should continue it was not run.
             with suppress(CommandError):
-                await self._command("refresh-client", "-A", f"{pane_id}:continue")
+                await self._continue(pane_id)
             raise
         finally:
-            self._respawning.discard(pane_id)
+            known.is_respawning = False
             self._look.set()
         log.tells_end = True
         self._ended.pop(pane_id, None)
-        self._expectations.pop(pane_id, None)
+        known.expectation = None
         pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
         self.watch(pane_id, int(pid[0] or 0))
+
+    async def _wait_dead(self, log: PaneOutput) -> None:
+        """Wait for the end of a program that has ended; raise `CommandError` if it runs."""
+        where = ("display-message", "-p", "-t", log.pane_id)
+        if await self._command(*where, "#{pane_dead}") != ["1"]:
+            raise CommandError(("respawn-pane", "-t", log.pane_id), [STILL_ACTIVE])
+        if log.exit_status is None:
+            await self._wait_status(log, log.programs)
 
     async def _respawn(self, words: Sequence[str], *, kill: bool, ended: bool) -> None:
         # The last wrapper may still be on its way out, or be dead without tmux having noticed.
@@ -264,7 +308,7 @@ class PaneTable:
             try:
                 await self._command("respawn-pane", *words)
             except CommandError as error:
-                if "still active" not in " ".join(error.lines):
+                if STILL_ACTIVE not in " ".join(error.lines):
                     raise
             else:
                 return
@@ -285,24 +329,25 @@ class PaneTable:
 
     def watch(self, pane_id: str, pid: int) -> None:
         """See the end of process `pid` of a pane at once, where it is one of this machine."""
-        log = self.log(pane_id)
-        if log.exit_status is not None:
+        known = self._known(pane_id)
+        if known.log.exit_status is not None:
             return
-        self._confirmed.add(pane_id)
-        if pid and self._is_local and self._pids.get(pane_id) != pid:
-            self._pids[pane_id] = pid
-            self._start_soon(self._watch_process, log, log.programs, pid)
+        known.is_there = True
+        if pid and self._is_local and known.pid != pid:
+            known.pid = pid
+            self._start_soon(self._watch_process, known.log, known.log.programs, pid)
 
     def pid(self, pane_id: str) -> int | None:
         """The pane's process, if it is known and of this machine."""
-        return self._pids.get(pane_id)
+        known = self._panes.get(pane_id)
+        return None if known is None else known.pid
 
     async def hook(self, pane_id: str) -> None:
         """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
 
         For panes of our own, as it leaves a hook on them.
         """
-        self._hooked.add(pane_id)
+        self._known(pane_id).is_hooked = True
         await self._set_hook(pane_id)
 
     async def _set_hook(self, pane_id: str) -> None:
@@ -313,15 +358,12 @@ class PaneTable:
 
     def forget(self, pane_id: str) -> None:
         """The pane is gone and nobody will ask for it again."""
-        log = self._logs.pop(pane_id, None)
-        if log is not None:
-            self.nonces.discard(log.nonce)
-            log.kept_open = False
-            log.finish(_UNKNOWN)
-        for known in (self._ended, self._pids, self._expectations):
-            known.pop(pane_id, None)
-        self._confirmed.discard(pane_id)
-        self._hooked.discard(pane_id)
+        known = self._panes.pop(pane_id, None)
+        self._ended.pop(pane_id, None)
+        if known is not None:
+            self.nonces.discard(known.log.nonce)
+            known.log.kept_open = False
+            known.log.finish(_UNKNOWN)
 
     async def watch_deaths(self) -> None:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
@@ -343,20 +385,40 @@ class PaneTable:
         return await self._through_reconnects(lambda: self._take_snapshot(pane_id))
 
     async def _take_snapshot(self, pane_id: str) -> int:
-        lock = self._seeding.setdefault(pane_id, trio.Lock())
-        log = self.log(pane_id)
-        async with lock:
+        known = self._known(pane_id)
+        async with self._stopped(known):
+            return await self._capture_and_continue(known)
+
+    @asynccontextmanager
+    async def _turn(self, known: _Known) -> AsyncIterator[None]:
+        """For one task at a time; a pause that came after this one went on is for the next."""
+        async with known.turn:
             try:
-                await self._command("refresh-client", "-A", f"{pane_id}:pause")
-                return await self._capture_and_continue(log)
+                yield
+            finally:
+                if known.is_paused:
+                    self._start_soon(self._resume, known)
+
+    @asynccontextmanager
+    async def _stopped(self, known: _Known) -> AsyncIterator[None]:
+        """The pane's output is stopped; the block is to continue it."""
+        pane_id = known.log.pane_id
+        async with self._turn(known):
+            try:
+                known.is_seeding = True
+                try:
+                    await self._command("refresh-client", "-A", f"{pane_id}:pause")
+                finally:
+                    known.is_seeding = False
+                # Where it was paused already, tmux does not say so again.
+                known.log.hold()
+                yield
             except BaseException:
                 # It may have been paused already.
-                log.release(None)
+                known.is_paused = False
+                known.log.release(None)
                 self._start_soon(self._continue, pane_id)
                 raise
-            finally:
-                if not lock.statistics().tasks_waiting:
-                    self._seeding.pop(pane_id, None)
 
     async def adopt(self, pane_id: str, *, let_go: bool) -> None:
         """Begin the log of a pane with what the pane shows and holds. See `Pane.adopt`."""
@@ -364,33 +426,26 @@ class PaneTable:
         nonce = re.search(rf"\b{WRAPPER_NAME} ([0-9a-f]{{32}})\b", " ".join(started))
         if nonce is not None:
             self.nonces.add(nonce[1].encode())
-        lock = self._seeding.setdefault(pane_id, trio.Lock())
-        async with lock:
-            try:
-                backlog = await self._read_backlog(pane_id)
-            except BaseException:
-                self._start_soon(self._continue, pane_id)
-                raise
-            finally:
-                # What the pane wrote since we attached is in the backlog too, up to the pause.
-                held = self.log(pane_id).take_held()
-                if not lock.statistics().tasks_waiting:
-                    self._seeding.pop(pane_id, None)
-        log = self._logs[pane_id] = PaneOutput(pane_id, self._history, self.nonces)
-        log.assume_pastes()
-        # Where it is dead already, the mark has come and gone.
-        log.tells_end = nonce is not None and not " ".join(started).startswith("1")
-        log.lets_go = let_go
-        log.nonce = b"" if nonce is None else nonce[1].encode()
-        # In pieces, so that the bound of the log costs no more than what is beyond it.
-        for start in range(0, len(backlog), BACKLOG_PIECE):
-            log.receive(backlog[start : start + BACKLOG_PIECE])
-        for data in held:
-            log.receive(data)
+        known = self._known(pane_id)
+        async with self._stopped(known):
+            known.is_paused = False
+            backlog = await self._read_backlog(pane_id)
+            # What the pane wrote since we attached is in the backlog too, up to the pause.
+            log = self._new_log(pane_id)
+            log.assume_pastes()
+            # Where it is dead already, the mark has come and gone.
+            log.tells_end = nonce is not None and not " ".join(started).startswith("1")
+            log.lets_go = let_go
+            log.nonce = b"" if nonce is None else nonce[1].encode()
+            # In pieces, so that the bound of the log costs no more than what is beyond it.
+            for start in range(0, len(backlog), BACKLOG_PIECE):
+                log.receive(backlog[start : start + BACKLOG_PIECE])
+            # Whatever watches the last log does not watch this one.
+            last, known.log, known.pid, known.is_there = known.log, log, None, False
+            last.move_held(log)
         await self.check(pane_id)
 
     async def _read_backlog(self, pane_id: str) -> bytes:
-        await self._command("refresh-client", "-A", f"{pane_id}:pause")
         replies = await self._ordered_line(
             (
                 ("capture-pane", "-peJS", "-", "-t", pane_id),
@@ -414,15 +469,15 @@ class PaneTable:
         while True:
             await self._look.wait()
             self._look = trio.Event()
-            if any(log.exit_status is None for log in self._logs.values()):
+            if any(known.log.exit_status is None for known in self._panes.values()):
                 with suppress(ConnectionClosed):
                     await self._list_deaths()
 
     async def _list_deaths(self) -> None:
-        known = [
-            (log, log.programs)
-            for log in self._logs.values()
-            if log.exit_status is None and log.pane_id not in self._respawning
+        asked = [
+            (known, known.log, known.log.programs)
+            for known in self._panes.values()
+            if known.log.exit_status is None and not known.is_respawning
         ]
         try:
             lines = await self._ordered_command(
@@ -432,13 +487,13 @@ class PaneTable:
             # The last session has just gone, and every pane with it.
             lines = []
         states = {line.split(" ")[0]: line.split(" ")[1:] for line in lines}
-        for log, program in known:
-            if log.programs != program or log.pane_id in self._respawning:
+        for known, log, program in asked:
+            if log.programs != program or known.is_respawning:
                 continue
             state = states.get(log.pane_id)
             if state is None:
                 # Of one that was never seen nobody knows whether it ever was: `check` finds out.
-                if log.end or log.pane_id in self._confirmed:
+                if log.end or known.is_there:
                     self._finish(log, _UNKNOWN)
             elif state[0] == "1":
                 status = _status(*(*state, "")[1:3])
@@ -494,33 +549,37 @@ class PaneTable:
         self._note_end(log)
 
     def _note_end(self, log: PaneOutput) -> None:
-        if self._logs.get(log.pane_id) is not log:
+        known = self._panes.get(log.pane_id)
+        if known is None or known.log is not log:
             # It was forgotten, and its pane has another one.
             return
-        self._confirmed.discard(log.pane_id)
+        known.is_there = False
         if log.kept:
             return
         self._ended[log.pane_id] = None
         if len(self._ended) > MAX_ENDED:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
-            self._logs.pop(oldest, None)
-            self._expectations.pop(oldest, None)
-            self._pids.pop(oldest, None)
+            self._panes.pop(oldest, None)
 
-    async def _resume(self, pane_id: str) -> None:
-        log = self.log(pane_id)
-        if log.seeded:
-            await self._capture_and_continue(log)
-        else:
-            # Nobody wants the screen, and what comes from here on is in order.
-            log.release(None)
-            await self._continue(pane_id)
+    async def _resume(self, known: _Known) -> None:
+        async with self._turn(known):
+            if not known.is_paused:
+                return
+            if known.log.seeded:
+                known.log.hold()
+                await self._capture_and_continue(known)
+            else:
+                # Nobody wants the screen, and what comes from here on is in order.
+                known.is_paused = False
+                known.log.release(None)
+                await self._continue(known.log.pane_id)
 
     async def _continue(self, pane_id: str) -> None:
         await self._command("refresh-client", "-A", f"{pane_id}:continue")
 
-    async def _capture_and_continue(self, log: PaneOutput) -> int:
+    async def _capture_and_continue(self, known: _Known) -> int:
+        log = known.log
         # Only the first of the replies is the text of a program; -C writes the second without
         # line ends.
         pane = log.pane_id
@@ -531,6 +590,8 @@ class PaneTable:
             ("refresh-client", "-A", f"{pane}:continue"),
         )
         snapshot = None
+        # A pause that comes from here on is another one.
+        known.is_paused = False
         try:
             replies = await self._ordered_line(commands)
             if len(replies) == 4 and all(reply.ok for reply in replies[:3]):
@@ -542,20 +603,21 @@ class PaneTable:
             raise PaneNotFound(pane)
         return number
 
-    def _let_go(self, pane_id: str) -> None:
+    def _let_go(self, log: PaneOutput) -> None:
         """The mark is here, so all is here: the wrapper may end."""
-        pid = self._pids.get(pane_id)
+        pid = self.pid(log.pane_id)
         if pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
-        else:
-            self._start_soon(self._ask_to_go, pane_id)
+        elif not self._has_failed:
+            self._start_soon(self._ask_to_go, log, log.programs)
 
-    async def _ask_to_go(self, pane_id: str) -> None:
+    async def _ask_to_go(self, log: PaneOutput, program: int) -> None:
         # Where the pane is gone already, or this fails, the wrapper's own time limit will do.
         with suppress(CommandError, ConnectionClosed):
-            lines = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
-            if lines and lines[0].isdigit():
+            where = ("display-message", "-p", "-t", log.pane_id)
+            lines = await self._command(*where, "#{pane_pid}")
+            if lines and lines[0].isdigit() and log.programs == program:
                 await self._command("run-shell", "-b", f"kill -TERM {lines[0]} 2>/dev/null")
 
 
