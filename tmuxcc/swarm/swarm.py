@@ -437,13 +437,19 @@ class Swarm:
 
     async def _hear_reports(self) -> None:
         """Hear what agents say of themselves, as long as there is a connection."""
+        # Many panes report at once when they are new.
+        by_pane: dict[str | None, Agent] = {}
         with suppress(ConnectionClosed):
             async with self.client.watch_format(f"#{{{REPORT}}}", pane_id="%*") as reports:
                 async for report in reports:
                     if isinstance(report, SubscriptionChanged):
-                        for agent in self._agents.values():
-                            if agent.window_id and agent.pane_id == report.pane_id:
-                                agent._reported(report.value)
+                        agent = by_pane.get(report.pane_id)
+                        if agent is None or agent.pane_id != report.pane_id:
+                            running = (a for a in self._agents.values() if a.window_id)
+                            by_pane = {agent.pane_id: agent for agent in running}
+                            agent = by_pane.get(report.pane_id)
+                        if agent is not None:
+                            agent._reported(report.value)
                     elif isinstance(report, Reconnected):
                         note = (CLIENT, str(self.client.client_pid))
                         with suppress(ConnectionClosed):
