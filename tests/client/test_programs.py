@@ -13,7 +13,7 @@ import tmuxcc
 from tmuxcc import Chunk, ExitStatus, Gap
 from tmuxcc.client.output import Restarted
 
-from .helpers import Server, children, python, read_to_end, shell, until
+from .helpers import Server, children, gather, python, read_to_end, shell, until
 
 pytestmark = pytest.mark.tmux
 
@@ -87,6 +87,9 @@ async def test_a_running_program_is_replaced_only_on_demand(lasting: Server) -> 
         with pytest.raises(tmuxcc.CommandError, match="still active"):
             await pane.respawn(shell("echo second"))
         assert await pane.wait_for("first", since=0), "the first one is as it was"
+        stream = pane.output(since=0)
+        while (item := stream.receive_nowait()) is not None:
+            assert isinstance(item, Chunk), "nothing has begun"
         await pane.respawn(shell("echo second; exit 5"), kill=True)
         assert await pane.wait_exit() == ExitStatus(5, None)
         assert b"second\r\n" in b"".join(
@@ -189,6 +192,31 @@ async def test_the_end_of_an_adopted_program_is_exact(lasting: Server) -> None:
         await pane.adopt()
         await client.pane(made.pane_id).send_keys("Enter")
         assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
+async def test_last_words_in_the_moment_of_an_adoption_are_not_lost(lasting: Server) -> None:
+    async with lasting.client() as first:
+        panes = [await start(first, "echo up; read x; echo last words; exit 7") for _ in range(12)]
+        for pane in panes:
+            assert await pane.wait_for("up", since=0)
+    async with lasting.client() as client:
+
+        async def adopt(delay: int, pane: tmuxcc.Pane) -> None:
+            async def end() -> None:
+                for _ in range(delay):
+                    await trio.lowlevel.checkpoint()
+                await pane.send_keys("Enter")
+
+            await gather(pane.adopt, end)
+            assert await pane.wait_exit() == ExitStatus(7, None)
+            items = [item async for item in pane.output(since=0)]
+            assert all(isinstance(item, Chunk) for item in items), items
+            shown = b"".join(item.data for item in items if isinstance(item, Chunk))
+            assert shown.count(b"last words\r\n") == 1
+
+        async with trio.open_nursery() as nursery:
+            for delay, pane in enumerate(panes):
+                nursery.start_soon(adopt, delay, client.pane(pane.pane_id))
 
 
 async def test_a_shell_that_somebody_started_can_be_adopted(server: Server) -> None:

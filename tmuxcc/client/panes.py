@@ -423,10 +423,12 @@ class PaneTable:
     async def adopt(self, pane_id: str, *, let_go: bool) -> None:
         """Begin the log of a pane with what the pane shows and holds. See `Pane.adopt`."""
         started = await self._command("display-message", "-p", "-t", pane_id, _STARTED_FORMAT)
+        known = self._known(pane_id)
+        known.log.lets_go = let_go
+        was_over = known.log.exit_status is not None
         nonce = re.search(rf"\b{WRAPPER_NAME} ([0-9a-f]{{32}})\b", " ".join(started))
         if nonce is not None:
             self.nonces.add(nonce[1].encode())
-        known = self._known(pane_id)
         async with self._stopped(known):
             known.is_paused = False
             backlog = await self._read_backlog(pane_id)
@@ -443,6 +445,10 @@ class PaneTable:
             # Whatever watches the last log does not watch this one.
             last, known.log, known.pid, known.is_there = known.log, log, None, False
             last.move_held(log)
+            if last.exit_status is not None and not was_over:
+                # Its mark came before its output was stopped.
+                log.finish(last.exit_status)
+                self._note_end(log)
         await self.check(pane_id)
 
     async def _read_backlog(self, pane_id: str) -> bytes:
