@@ -822,20 +822,23 @@ except KeyboardInterrupt:
 
 
 async def test_silence_behind_a_burst_is_broken_by_a_command(fake: Fake) -> None:
-    held_back = "say('%pause %0'); answer(line)"
-    script = f"""
+    # The second burst is as small as one can be: a pipe that was full while nobody read.
+    script = """
 start()
-say(*["%output %0 " + "x" * 1000] * 100)
-line = read_line()
-note(line.decode().split()[0])
-{held_back}
+for size in 100, 60:
+    say(*["%output %0 " + "x" * 989] * size)
+    line = read_line()
+    note(line.decode().split()[0])
+    say(f'%pause %{size}')
+    answer(line)
 serve()
 """
     async with connected(fake, script) as connection:
         events: list[object] = []
         connection.deliver = events.append
-        await wait_until(lambda: tmuxcc.Pause("%0") in events)
-    assert fake.notes() == ["display-messag"]
+        await wait_until(lambda: tmuxcc.Pause("%60") in events)
+        assert tmuxcc.Pause("%100") in events
+    assert fake.notes() == ["display-messag"] * 2
 
 
 async def test_silence_behind_little_output_is_left_alone(
@@ -844,7 +847,7 @@ async def test_silence_behind_little_output_is_left_alone(
     monkeypatch.setattr(connection_module, "SILENCE", 0.01)
     script = """
 start()
-say(*["%output %0 " + "x" * 1000] * 10)
+say(*["%output %0 " + "x" * 1000] * 3)
 note(read_line().decode().split()[-1])
 serve()
 """

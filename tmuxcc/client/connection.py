@@ -45,8 +45,9 @@ FENCE = "display-messag"
 """The command that fences are made of. tmux completes its name; spelled out, an alias of the
 user's could hide it."""
 
-BURST = 1 << 16
-"""Bytes that a pipe holds: less in one go, and tmux has nothing queued for us."""
+BURST = 1 << 12
+"""Less than a full pipe holds on any system: after fewer bytes tmux has nothing queued for us.
+What is in the pipe may be all that comes before tmux falls silent."""
 
 SILENCE = 0.2
 """Seconds without a byte after a burst, before tmux is asked to go on; see `_break_silence`."""
