@@ -282,7 +282,7 @@ class _Following:
             if _MARK not in program.tail:
                 # The master, quicker than we, had the program's pane closed before we had it all.
                 missing = missing_lines(last, "".join(rest), await self._kept(pane))
-                lost = LostOutput(Gap(stream.offset, None, "pause"))
+                lost = LostOutput(Gap(stream.offset, None, "killed"))
                 rest = [*rest, lost] if missing is None else missing
             await printer.put(name, rest, live=True)
             async with trio.open_nursery() as nursery:

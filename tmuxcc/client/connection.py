@@ -388,7 +388,7 @@ class Connection:
 def _notices(argv: Sequence[Argument], lines: Sequence[bytes]) -> list[Pause | Continue]:
     """The notifications that tmux up to 3.7c writes into the reply of the command they are about.
 
-    None where the reply holds anything else: then it is text, which can look like them.
+    Empty where the reply holds anything else: then it is text, which can look like them.
     """
     if not {"refresh-client", "respawn-pane"}.intersection(argv[:1]):
         return []

@@ -165,9 +165,10 @@ class Pane:
         """What the pane writes, as bytes with offsets: a stream of `Chunk` and `Gap`.
 
         From now on, or from the offset `since`; 0 is the first byte that this client saw. With
-        `seed` a `Snapshot` comes first and behind each gap. A reader that is too slow loses the
-        oldest bytes and gets a counted `Gap`; with ``overflow="spool"`` they wait in a temporary
-        file instead. Iterating raises `PaneNotFound` and `ConnectionClosed`.
+        `seed` a `Snapshot` comes first, and behind each gap but those of a pane over its limit
+        or killed. A reader that is too slow loses the oldest bytes and gets a counted `Gap`; with
+        ``overflow="spool"`` they wait in a temporary file instead. Iterating raises `PaneNotFound`
+        and `ConnectionClosed`.
         """
         return self._stream(since, seed, overflow)
 
