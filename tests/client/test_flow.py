@@ -9,6 +9,8 @@ import pytest
 import trio
 
 import tmuxcc
+from tmuxcc.protocol import TmuxVersion
+from tmuxcc.protocol.versions import has_hazard
 
 from .helpers import OtherClient, Server, client_pids, flood, read_to_end, shell, until
 
@@ -90,6 +92,27 @@ async def test_a_spool_loses_nothing_of_a_counted_flood(server: Server) -> None:
         assert found.digest() == expected.digest()
         late = await pane.output(since=0).receive()
         assert isinstance(late, tmuxcc.Gap)
+
+
+async def test_a_program_is_heard_where_the_output_of_the_last_one_was_paused(
+    server: Server, tmux_version: TmuxVersion
+) -> None:
+    if has_hazard(tmux_version, "respawn-crash"):
+        pytest.skip("another control client that is behind too ends the server")
+    async with server.client() as client:
+        for number in range(3):
+            pane = await start_flood(client)
+            async with pane.output() as stream:
+                with OtherClient(server):
+                    # So far behind that tmux pauses it, which is noticed in the middle.
+                    time.sleep(1.4)  # noqa: ASYNC251
+                    await pane.respawn(["cat"], kill=True)
+                    await pane.send_keys(f"word {number}", "Enter")
+                    with trio.fail_after(30):
+                        async for item in stream:
+                            if isinstance(item, tmuxcc.Chunk) and b"word" in item.data:
+                                break
+            await client.command("kill-pane", "-t", pane.pane_id)
 
 
 async def test_a_pause_is_a_gap_in_its_place_and_output_goes_on(server: Server) -> None:

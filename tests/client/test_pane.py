@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -673,6 +674,52 @@ async def test_after_a_pause_a_seeded_stream_goes_on_from_a_snapshot(
         assert causes[-1] == "snapshot"
         shown = await look(client, pane.pane_id)
         assert await redraw(client, folder / "data", data) == shown
+
+
+async def test_where_a_snapshot_is_cancelled_the_other_readers_have_theirs(server: Server) -> None:
+    async with server.client() as client:
+        pane = client.pane((await client.new_window(argv=["yes"])).pane_id)
+        found: list[str] = []
+
+        async def read() -> None:
+            async with pane.output(seed=True) as stream:
+                async for item in stream:
+                    if not found or found[-1] != type(item).__name__:
+                        found.append(type(item).__name__)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await until(lambda: found)
+            for steps in range(20):
+                async with trio.open_nursery() as inner:
+                    stream = pane.output(seed=True)
+                    inner.start_soon(stream.receive)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    inner.cancel_scope.cancel()
+            end = pane.statistics().output_bytes
+            await until(lambda: pane.statistics().output_bytes > end + 100_000)
+            await until(lambda: found[-1] == "Chunk")
+            nursery.cancel_scope.cancel()
+        assert "Gap" in found
+        assert all(after == "Snapshot" for gap, after in pairwise(found) if gap == "Gap")
+
+
+async def test_who_waits_for_a_snapshot_when_the_client_is_left_is_told(server: Server) -> None:
+    server.start()
+    for steps in range(10):
+        async with trio.open_nursery() as nursery, server.client() as client:
+            pane = client.pane((await client.new_window(argv=["cat"])).pane_id)
+            stream = pane.output(seed=True)
+
+            async def read(stream: tmuxcc.OutputStream = stream) -> None:
+                with pytest.raises(tmuxcc.ConnectionClosed):
+                    while True:
+                        await stream.receive()
+
+            nursery.start_soon(read)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
 
 
 async def test_a_pane_that_goes_while_it_is_paused_ends_its_seeded_stream(server: Server) -> None:

@@ -232,6 +232,39 @@ async def test_a_shell_that_somebody_started_can_be_adopted(server: Server) -> N
         assert b"\n42\r\n" in await read_to_end(pane.output(since=0))
 
 
+async def test_whoever_reads_a_pane_that_is_adopted_has_to_read_it_anew(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "exec cat")
+        stream = pane.output(since=0)
+        await pane.send_text("hello", submit=True)
+        assert await pane.wait_for("^hello$", echo=True)
+        await pane.adopt()
+        with pytest.raises(tmuxcc.TmuxError, match="anew"):
+            async for _ in stream:
+                pass
+        await pane.send_text("world", submit=True)
+        assert await pane.wait_for("^world$")
+
+
+async def test_a_pane_that_is_forgotten_while_it_is_adopted_is_adopted(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo hello; exec cat")
+        assert await pane.wait_for("hello", since=0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pane.adopt)
+            await trio.lowlevel.checkpoint()
+            assert nursery.child_tasks
+            pane.forget()
+        assert await pane.wait_for("hello", since=0)
+
+
+async def test_in_a_pane_that_is_not_there_no_program_is_started(lasting: Server) -> None:
+    async with lasting.client() as client:
+        for kill in (False, True):
+            with pytest.raises(tmuxcc.CommandError, match="can't find pane"):
+                await client.pane("%999").respawn(["cat"], kill=kill)
+
+
 async def test_what_is_not_there_can_not_be_adopted(server: Server) -> None:
     async with server.client() as client:
         with pytest.raises(tmuxcc.PaneNotFound):

@@ -581,6 +581,19 @@ async def test_a_report_by_a_silent_program_counts_without_further_output(
         await until(lambda: agent.activity is Activity.BLOCKED)
 
 
+async def test_a_report_is_of_whoever_has_the_pane(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        program = python("import time; print('up', flush=True); time.sleep(600)")
+        for name, activity in (("one", Activity.BLOCKED), ("two", Activity.BUSY)):
+            agent = await swarm.spawn(name, program)
+            await said(agent, "up")
+            await agent.wait_idle()
+            server.run("set", "-p", "-t", agent.pane_id, "@tmuxcc_activity", activity.value)
+            await until(lambda agent=agent, activity=activity: agent.activity is activity)
+            # The last window is kept for the next agent.
+            await swarm.remove(name)
+
+
 # Limits
 
 

@@ -28,6 +28,7 @@ from ..protocol.commands import Argument
 from ..protocol.events import (
     ClientDetached,
     ClientSessionChanged,
+    Continue,
     Event,
     ExtendedOutput,
     LayoutChange,
@@ -140,6 +141,7 @@ class Client:
         self._subscriptions = 0
         self._wanted: dict[str, tuple[str, ...]] = {}
         """The commands that each new connection is sent."""
+        self._is_left = False
         self._panes = PaneTable(
             history=history,
             command=self.command,
@@ -153,6 +155,7 @@ class Client:
                 Output: self._panes.receive_output,
                 ExtendedOutput: self._panes.receive_output,
                 Pause: self._panes.receive_pause,
+                Continue: self._panes.receive_continue,
                 SessionChanged: self._note_session,
                 ClientSessionChanged: self._channel.receive_other_client,
                 ClientDetached: self._channel.receive_other_client,
@@ -434,7 +437,12 @@ class Client:
         return self._panes.wrap(argv)
 
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run a task of our own. That connection or pane are gone is told to callers, not by it."""
+        """Run a task of our own. That connection or pane are gone is told to callers, not by it.
+
+        Once the client is left, what others still wait for may end, and nobody needs such a task.
+        """
+        if self._is_left:
+            return
 
         @trio.lowlevel.enable_ki_protection
         async def run() -> None:
@@ -591,7 +599,10 @@ async def open_client(
                 nursery.start_soon(client._run, body)
                 await wait_attached(connection, server, session)
                 await client._begin()
-                yield client
+                try:
+                    yield client
+                finally:
+                    client._is_left = True
     except BaseException as error:
         # What a tap has raised may be the cause of this.
         if client is None or client._failure is None or holds_cancellation(error):

@@ -245,7 +245,7 @@ class Connection:
                 return
             # No checkpoint from here until every event has been handed on.
             self.bytes_received += len(data)
-            if self.bytes_received > self._burst_at:
+            if self.bytes_received >= self._burst_at:
                 self._burst.set()
             deliver = self.deliver
             for event in parser.receive_data(data):

@@ -111,7 +111,8 @@ class PaneOutput:
     has ended when `exit_status` is set. That is the end of the streams too, unless `kept_open` says
     that another program may follow in the same pane. `kept` says that it is kept until somebody
     forgets the pane, however many end after it. `tells_end` says that a mark with `nonce` is to
-    come behind its last byte, and `lets_go` whether it is for us to let the wrapper go then.
+    come behind its last byte, `lets_go` whether it is for us to let the wrapper go then, and
+    `ended_by` is the nonce of the mark that has ended it.
     `on_mark` is called when a mark with one of `nonces` has come, with the log and that nonce.
     """
 
@@ -131,7 +132,7 @@ class PaneOutput:
         self.kept_open = self.kept = False
         self.tells_end = False
         self.lets_go = True
-        self.nonce = b""
+        self.nonce = self.ended_by = b""
         self.programs = 1
         self.program_offset = 0
         self.last_status: ExitStatus | None = None
@@ -182,6 +183,7 @@ class PaneOutput:
             if self._size > self._trim_at:
                 self._trim()
         if nonce is not None:
+            self.ended_by = nonce
             self.unmute()
             self._waiting_end.unpark_all()
             if self._on_mark is not None:
@@ -264,6 +266,7 @@ class PaneOutput:
         assert self.exit_status is not None
         self._append(Restarted(self.end, self.exit_status))
         self.last_status, self.exit_status = self.exit_status, None
+        self.ended_by = b""
         self.programs += 1
         self.program_offset = self.end
         self._pastes, self._pastes_tail = False, b""

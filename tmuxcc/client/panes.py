@@ -17,7 +17,15 @@ import trio
 from attrs import Factory, define
 
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
-from ..protocol.events import Event, Message, Output, Pause, Reply, SubscriptionChanged
+from ..protocol.events import (
+    Continue,
+    Event,
+    Message,
+    Output,
+    Pause,
+    Reply,
+    SubscriptionChanged,
+)
 from .expect import TextWindow
 from .output import ExitStatus, PaneOutput
 from .program import WRAPPER_NAME, new_nonce, nonce_of, wrapped
@@ -57,7 +65,7 @@ class ThroughReconnects(Protocol):
 
 
 @define(eq=False)
-class _Known:
+class _Record:
     """What is known of one pane.
 
     `pid` is its process, if that is watched; `is_there` says that tmux has confirmed it and
@@ -104,43 +112,41 @@ class PaneTable:
         self._ordered_line = ordered_line
         self._through_reconnects = through_reconnects
         self._start_soon = start_soon
-        self._panes: dict[str, _Known] = {}
+        self._panes: dict[str, _Record] = {}
         self._ended: dict[str, None] = {}  # those that may be forgotten, the oldest first
         self._look = trio.Event()
         self._watching_deaths = False
         self._client_name = ""
         self._is_local = False
-        self._has_failed = False
 
     def __len__(self) -> int:
         return len(self._panes)
 
-    def _known(self, pane_id: str) -> _Known:
-        known = self._panes.get(pane_id)
-        if known is None:
-            known = self._panes[pane_id] = _Known(self._new_log(pane_id))
-        return known
+    def _record(self, pane_id: str) -> _Record:
+        record = self._panes.get(pane_id)
+        if record is None:
+            record = self._panes[pane_id] = _Record(self._new_log(pane_id))
+        return record
 
     def _new_log(self, pane_id: str) -> PaneOutput:
         return PaneOutput(pane_id, self._history, self.nonces, self._receive_mark)
 
     def log(self, pane_id: str) -> PaneOutput:
         """The log of a pane, from now on kept if it was not known."""
-        return self._known(pane_id).log
+        return self._record(pane_id).log
 
     def peek(self, pane_id: str) -> PaneOutput:
         """The log of a pane; of one that is not known an empty one, which is not kept."""
-        known = self._panes.get(pane_id)
-        return self._new_log(pane_id) if known is None else known.log
+        record = self._panes.get(pane_id)
+        return self._new_log(pane_id) if record is None else record.log
 
     def logs(self) -> Sequence[PaneOutput]:
         """All logs."""
-        return tuple(known.log for known in self._panes.values())
+        return tuple(record.log for record in self._panes.values())
 
     def receive_output(self, event: Output) -> None:
         """A pane wrote something."""
-        known = self._panes.get(event.pane_id) or self._known(event.pane_id)
-        known.log.receive(event.data)
+        self._record(event.pane_id).log.receive(event.data)
 
     def _receive_mark(self, log: PaneOutput, nonce: bytes) -> None:
         self.nonces.discard(nonce)
@@ -150,16 +156,23 @@ class PaneTable:
 
     def receive_pause(self, event: Pause) -> None:
         """tmux has stopped the output of a pane; start it again, with what it missed marked."""
-        known = self._known(event.pane_id)
-        if known.is_respawning:
-            # Of the program that is being killed; the line goes on with its successor.
+        record = self._record(event.pane_id)
+        if record.is_respawning:
+            # What is missing is of the program that is being killed, unless it stays so.
+            record.is_paused = True
             return
         self.pauses += 1
-        known.log.gap("seed" if known.is_seeding else "pause")
-        known.log.hold()
-        known.is_paused = True
-        if not known.turn.locked():
-            self._start_soon(self._resume, known)
+        record.log.gap("seed" if record.is_seeding else "pause")
+        record.log.hold()
+        record.is_paused = True
+        if not record.turn.locked():
+            self._start_soon(self._resume, record)
+
+    def receive_continue(self, event: Continue) -> None:
+        """tmux sends the output of a pane again: we have asked for it, but for a `respawn`."""
+        record = self._panes.get(event.pane_id)
+        if record is not None and record.is_respawning:
+            record.is_paused = False
 
     def receive_hint(self, event: Event) -> None:
         """Something happened after which a pane may be gone or dead."""
@@ -181,21 +194,21 @@ class PaneTable:
             check=lambda: self.check(pane_id),
             one_program=True,
         )
-        self._known(pane_id).expectation = window, stream
+        self._record(pane_id).expectation = window, stream
 
     def take_expectation(self, pane_id: str) -> tuple[TextWindow, OutputStream] | None:
         """Where waiting for text goes on in a pane, for one task at a time; None: nowhere yet."""
-        known = self._panes.get(pane_id)
-        if known is None:
+        record = self._panes.get(pane_id)
+        if record is None:
             return None
-        expectation, known.expectation = known.expectation, None
+        expectation, record.expectation = record.expectation, None
         return expectation
 
     def keep_expectation(self, pane_id: str, window: TextWindow, stream: OutputStream) -> None:
         """Let the next wait go on here, unless something was typed in the meantime."""
-        known = self._known(pane_id)
-        if known.expectation is None:
-            known.expectation = window, stream
+        record = self._panes.get(pane_id)
+        if record is not None and record.expectation is None:
+            record.expectation = window, stream
 
     def connected(self, client_name: str, *, is_local: bool) -> None:
         """A connection is ready: the client's name, and whether tmux runs on this machine."""
@@ -204,14 +217,14 @@ class PaneTable:
 
     def reconnected(self) -> None:
         """Another connection goes on where one has ended; what was written in between is lost."""
-        for pane_id, known in tuple(self._panes.items()):
+        for pane_id, record in tuple(self._panes.items()):
             # What was paused is not on a new connection.
-            known.is_paused = False
-            known.log.release(None)
-            known.log.gap("reconnect")
-            if known.log.seeded:
+            record.is_paused = False
+            record.log.release(None)
+            record.log.gap("reconnect")
+            if record.log.seeded:
                 self._start_soon(self.take_snapshot, pane_id)
-            if known.is_hooked:
+            if record.is_hooked:
                 self._start_soon(self._set_hook, pane_id)
         if self._watching_deaths:
             self._watching_deaths = False
@@ -220,7 +233,6 @@ class PaneTable:
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended."""
-        self._has_failed = True
         for log in self.logs():
             log.fail(error)
 
@@ -233,14 +245,14 @@ class PaneTable:
 
     async def _check(self, pane_id: str) -> None:
         await self.watch_deaths()
-        known = self._panes.get(pane_id)
-        if known is not None and (known.is_there or known.log.exit_status is not None):
+        record = self._panes.get(pane_id)
+        if record is not None and (record.is_there or record.log.exit_status is not None):
             return
         lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_pid}")
         pids = dict(line.split(" ") for line in lines)
         if pane_id in pids:
             self.watch(pane_id, int(pids[pane_id] or 0))
-        elif known is None or not (known.log.end or known.log.ended):
+        elif record is None or not (record.log.end or record.log.ended):
             self._panes.pop(pane_id, None)
             raise PaneNotFound(pane_id)
 
@@ -255,8 +267,8 @@ class PaneTable:
         self, pane_id: str, argv: Sequence[str], options: Sequence[str], *, kill: bool
     ) -> None:
         """Start another program in a pane; its output continues the log. See `Pane.respawn`."""
-        known = self._known(pane_id)
-        log = known.log
+        record = self._record(pane_id)
+        log = record.log
         if log.failure is not None:
             raise log.failure
         if log.exit_status is None and not kill:
@@ -268,38 +280,42 @@ class PaneTable:
             # The last words of what is killed are lost.
             log.gap("killed")
         # Whoever watches the end of what runs there must not take it for that of its successor.
-        if status is not None or log.end or known.is_there:
+        if status is not None or log.end or record.is_there:
             log.finish(status or _UNKNOWN)
             log.restart()
         self.nonces.discard(log.nonce)
         log.nonce = nonce_of(program)
-        known.pid = None
+        record.pid = None
+        self._ended.pop(pane_id, None)
         # What tmux says of the pane's death is about the last program until it has the new one.
-        known.is_respawning = True
+        record.is_respawning = True
         try:
             await self._respawn(words, kill=kill, ended=status is not None)
         except CommandError:
             if status is not None:
                 log.finish(status)
-            # Where it was paused for this (`respawn-crash`), what should continue it was not run.
-            with suppress(CommandError):
-                await self._continue(pane_id)
+                self._note_end(log)
             raise
         finally:
-            known.is_respawning = False
+            record.is_respawning = False
             self._look.set()
+            if record.is_paused:
+                # By tmux, or for this (`respawn-crash`); what should continue it may not have run.
+                log.gap("pause")
+                log.hold()
+                self._start_soon(self._resume, record)
         log.tells_end = True
-        self._ended.pop(pane_id, None)
-        known.expectation = None
+        record.expectation = None
         pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
         self.watch(pane_id, int(pid[0] or 0))
 
     async def _wait_dead(self, log: PaneOutput) -> None:
         """Wait for the end of a program that has ended; raise `CommandError` if it runs."""
         where = ("display-message", "-p", "-t", log.pane_id)
-        if await self._command(*where, "#{pane_dead}") != ["1"]:
+        dead = await self._command(*where, "#{pane_dead}")
+        if dead == ["0"]:
             raise CommandError(("respawn-pane", "-t", log.pane_id), [STILL_ACTIVE])
-        if log.exit_status is None:
+        if dead == ["1"] and log.exit_status is None:
             await self._wait_status(log, log.programs)
 
     async def _respawn(self, words: Sequence[str], *, kill: bool, ended: bool) -> None:
@@ -329,25 +345,25 @@ class PaneTable:
 
     def watch(self, pane_id: str, pid: int) -> None:
         """See the end of process `pid` of a pane at once, where it is one of this machine."""
-        known = self._known(pane_id)
-        if known.log.exit_status is not None:
+        record = self._record(pane_id)
+        if record.log.exit_status is not None:
             return
-        known.is_there = True
-        if pid and self._is_local and known.pid != pid:
-            known.pid = pid
-            self._start_soon(self._watch_process, known.log, known.log.programs, pid)
+        record.is_there = True
+        if pid and self._is_local and record.pid != pid:
+            record.pid = pid
+            self._start_soon(self._watch_process, record.log, record.log.programs, pid)
 
     def pid(self, pane_id: str) -> int | None:
         """The pane's process, if it is known and of this machine."""
-        known = self._panes.get(pane_id)
-        return None if known is None else known.pid
+        record = self._panes.get(pane_id)
+        return None if record is None else record.pid
 
     async def hook(self, pane_id: str) -> None:
         """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
 
         For panes of our own, as it leaves a hook on them.
         """
-        self._known(pane_id).is_hooked = True
+        self._record(pane_id).is_hooked = True
         await self._set_hook(pane_id)
 
     async def _set_hook(self, pane_id: str) -> None:
@@ -358,12 +374,12 @@ class PaneTable:
 
     def forget(self, pane_id: str) -> None:
         """The pane is gone and nobody will ask for it again."""
-        known = self._panes.pop(pane_id, None)
+        record = self._panes.pop(pane_id, None)
         self._ended.pop(pane_id, None)
-        if known is not None:
-            self.nonces.discard(known.log.nonce)
-            known.log.kept_open = False
-            known.log.finish(_UNKNOWN)
+        if record is not None:
+            record.log.kept_open = False
+            record.log.finish(_UNKNOWN)
+            self.nonces.discard(record.log.nonce)
 
     async def watch_deaths(self) -> None:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
@@ -385,52 +401,57 @@ class PaneTable:
         return await self._through_reconnects(lambda: self._take_snapshot(pane_id))
 
     async def _take_snapshot(self, pane_id: str) -> int:
-        known = self._known(pane_id)
-        async with self._stopped(known):
-            return await self._capture_and_continue(known)
+        record = self._record(pane_id)
+        async with self._turn(record), self._stopped(record):
+            return await self._capture_and_continue(record)
 
     @asynccontextmanager
-    async def _turn(self, known: _Known) -> AsyncIterator[None]:
-        """For one task at a time; a pause that came after this one went on is for the next."""
-        async with known.turn:
+    async def _turn(self, record: _Record) -> AsyncIterator[None]:
+        """The only task that stops and starts this pane.
+
+        Where it leaves the pane paused, because it was cancelled or tmux has paused it again in the
+        meantime, another task is started that resumes it.
+        """
+        async with record.turn:
             try:
                 yield
             finally:
-                if known.is_paused:
-                    self._start_soon(self._resume, known)
+                if record.is_paused:
+                    self._start_soon(self._resume, record)
 
     @asynccontextmanager
-    async def _stopped(self, known: _Known) -> AsyncIterator[None]:
-        """The pane's output is stopped; the block is to continue it."""
-        pane_id = known.log.pane_id
-        async with self._turn(known):
+    async def _stopped(self, record: _Record) -> AsyncIterator[None]:
+        """The pane's output is stopped; the block, in its turn, is to continue it."""
+        pane_id = record.log.pane_id
+        try:
+            record.is_seeding = True
             try:
-                known.is_seeding = True
-                try:
-                    await self._command("refresh-client", "-A", f"{pane_id}:pause")
-                finally:
-                    known.is_seeding = False
-                # Where it was paused already, tmux does not say so again.
-                known.log.hold()
-                yield
-            except BaseException:
-                # It may have been paused already.
-                known.is_paused = False
-                known.log.release(None)
-                self._start_soon(self._continue, pane_id)
-                raise
+                await self._command("refresh-client", "-A", f"{pane_id}:pause")
+            finally:
+                record.is_seeding = False
+            # Where it was paused already, tmux does not say so again.
+            record.log.hold()
+            yield
+        except TmuxError:
+            record.is_paused = False
+            record.log.release(None)
+            self._start_soon(self._continue, pane_id)
+            raise
+        except BaseException:
+            # Cancelled: it may be stopped, or just about to be.
+            record.is_paused = True
+            raise
 
     async def adopt(self, pane_id: str, *, let_go: bool) -> None:
         """Begin the log of a pane with what the pane shows and holds. See `Pane.adopt`."""
         started = await self._command("display-message", "-p", "-t", pane_id, _STARTED_FORMAT)
-        known = self._known(pane_id)
-        known.log.lets_go = let_go
-        was_over = known.log.exit_status is not None
+        record = self._record(pane_id)
+        record.log.lets_go = let_go
         nonce = re.search(rf"\b{WRAPPER_NAME} ([0-9a-f]{{32}})\b", " ".join(started))
         if nonce is not None:
             self.nonces.add(nonce[1].encode())
-        async with self._stopped(known):
-            known.is_paused = False
+        async with self._turn(record), self._stopped(record):
+            record.is_paused = False
             backlog = await self._read_backlog(pane_id)
             # What the pane wrote since we attached is in the backlog too, up to the pause.
             log = self._new_log(pane_id)
@@ -442,13 +463,17 @@ class PaneTable:
             # In pieces, so that the bound of the log costs no more than what is beyond it.
             for start in range(0, len(backlog), BACKLOG_PIECE):
                 log.receive(backlog[start : start + BACKLOG_PIECE])
-            # Whatever watches the last log does not watch this one.
-            last, known.log, known.pid, known.is_there = known.log, log, None, False
+            # Whatever watches or reads the last log does not know this one.
+            last, record.log, record.pid, record.is_there = record.log, log, None, False
+            record.expectation = None
+            self._panes[pane_id] = record
+            self._ended.pop(pane_id, None)
             last.move_held(log)
-            if last.exit_status is not None and not was_over:
-                # Its mark came before its output was stopped.
+            if last.ended_by and last.ended_by == log.nonce and last.exit_status is not None:
+                # The mark came before its output was stopped.
                 log.finish(last.exit_status)
                 self._note_end(log)
+            last.fail(TmuxError(f"pane {pane_id} was adopted: read it anew"))
         await self.check(pane_id)
 
     async def _read_backlog(self, pane_id: str) -> bytes:
@@ -475,15 +500,15 @@ class PaneTable:
         while True:
             await self._look.wait()
             self._look = trio.Event()
-            if any(known.log.exit_status is None for known in self._panes.values()):
+            if any(record.log.exit_status is None for record in self._panes.values()):
                 with suppress(ConnectionClosed):
                     await self._list_deaths()
 
     async def _list_deaths(self) -> None:
         asked = [
-            (known, known.log, known.log.programs)
-            for known in self._panes.values()
-            if known.log.exit_status is None and not known.is_respawning
+            (record, record.log, record.log.programs)
+            for record in self._panes.values()
+            if record.log.exit_status is None and not record.is_respawning
         ]
         try:
             lines = await self._ordered_command(
@@ -493,13 +518,13 @@ class PaneTable:
             # The last session has just gone, and every pane with it.
             lines = []
         states = {line.split(" ")[0]: line.split(" ")[1:] for line in lines}
-        for known, log, program in asked:
-            if log.programs != program or known.is_respawning:
+        for record, log, program in asked:
+            if log.programs != program or record.is_respawning:
                 continue
             state = states.get(log.pane_id)
             if state is None:
                 # Of one that was never seen nobody knows whether it ever was: `check` finds out.
-                if log.end or known.is_there:
+                if log.end or record.is_there:
                     self._finish(log, _UNKNOWN)
             elif state[0] == "1":
                 status = _status(*(*state, "")[1:3])
@@ -547,19 +572,21 @@ class PaneTable:
             self._finish(log, status or _UNKNOWN)
 
     def _finish(self, log: PaneOutput, status: ExitStatus) -> None:
+        # The mark may be held.
+        log.release(None)
         if log.tells_end and log.exit_status is None:
             # Its mark should have come behind its last byte.
             log.gap("killed")
-            self.nonces.discard(log.nonce)
         log.finish(status)
+        self.nonces.discard(log.nonce)
         self._note_end(log)
 
     def _note_end(self, log: PaneOutput) -> None:
-        known = self._panes.get(log.pane_id)
-        if known is None or known.log is not log:
+        record = self._panes.get(log.pane_id)
+        if record is None or record.log is not log:
             # It was forgotten, and its pane has another one.
             return
-        known.is_there = False
+        record.is_there = False
         if log.kept:
             return
         self._ended[log.pane_id] = None
@@ -568,24 +595,25 @@ class PaneTable:
             del self._ended[oldest]
             self._panes.pop(oldest, None)
 
-    async def _resume(self, known: _Known) -> None:
-        async with self._turn(known):
-            if not known.is_paused:
+    async def _resume(self, record: _Record) -> None:
+        async with self._turn(record):
+            if not record.is_paused:
                 return
-            if known.log.seeded:
-                known.log.hold()
-                await self._capture_and_continue(known)
+            if record.log.seeded:
+                # It may go on already, where nobody knows whether a command has come through.
+                async with self._stopped(record):
+                    await self._capture_and_continue(record)
             else:
                 # Nobody wants the screen, and what comes from here on is in order.
-                known.is_paused = False
-                known.log.release(None)
-                await self._continue(known.log.pane_id)
+                record.is_paused = False
+                record.log.release(None)
+                await self._continue(record.log.pane_id)
 
     async def _continue(self, pane_id: str) -> None:
         await self._command("refresh-client", "-A", f"{pane_id}:continue")
 
-    async def _capture_and_continue(self, known: _Known) -> int:
-        log = known.log
+    async def _capture_and_continue(self, record: _Record) -> int:
+        log = record.log
         # Only the first of the replies is the text of a program; -C writes the second without
         # line ends.
         pane = log.pane_id
@@ -597,7 +625,7 @@ class PaneTable:
         )
         snapshot = None
         # A pause that comes from here on is another one.
-        known.is_paused = False
+        record.is_paused = False
         try:
             replies = await self._ordered_line(commands)
             if len(replies) == 4 and all(reply.ok for reply in replies[:3]):
@@ -615,7 +643,7 @@ class PaneTable:
         if pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
-        elif not self._has_failed:
+        else:
             self._start_soon(self._ask_to_go, log, log.programs)
 
     async def _ask_to_go(self, log: PaneOutput, program: int) -> None:

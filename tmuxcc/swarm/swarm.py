@@ -444,7 +444,11 @@ class Swarm:
                 async for report in reports:
                     if isinstance(report, SubscriptionChanged):
                         agent = by_pane.get(report.pane_id)
-                        if agent is None or agent.pane_id != report.pane_id:
+                        if (
+                            agent is None
+                            or agent.pane_id != report.pane_id
+                            or self._agents.get(agent.agent_id) is not agent
+                        ):
                             running = (a for a in self._agents.values() if a.window_id)
                             by_pane = {agent.pane_id: agent for agent in running}
                             agent = by_pane.get(report.pane_id)
