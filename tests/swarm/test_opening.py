@@ -605,18 +605,27 @@ async def test_a_client_that_a_killed_master_has_left_stuck_is_freed(server: Ser
     """SWARM (f) 10: on 3.3a and 3.5a it would live for ever, and its server too."""
     body = """
 wild = await swarm.spawn("wild", flood())
-with OtherClient(Server(tmux, Path(socket)), "swarm-demo"):
-    await until(lambda: swarm.client.statistics().command_connection)
-    say(server=swarm.client.server_pid)
-    await trio.sleep_forever()
+say(server=swarm.client.server_pid)
+await until(lambda: swarm.client.statistics().command_connection)
+say()
+await trio.sleep_forever()
 """
-    async with master(server, body) as first:
-        pid = (await first.hear())["server"]
-        await first.end(signal.SIGKILL)
-        async with swarm_on(server, adopt=True) as swarm:
-            assert swarm.client.server_pid == pid
-            await swarm.stop("wild")
-        await until(lambda: not is_running(pid))
+
+    async def outlived() -> bool:
+        async with master(server, body) as first:
+            pid = (await first.hear())["server"]
+            with OtherClient(server, "swarm-demo"):
+                await first.hear()
+                await first.end(signal.SIGKILL)
+                async with swarm_on(server, adopt=True) as swarm:
+                    survived = swarm.client.server_pid == pid
+                    if survived:
+                        await swarm.stop("wild")
+            await until(lambda: not is_running(pid))
+            return survived
+
+    # One kill in a hundred takes a tmux server with it, up to 3.6b (`client-race-crash`).
+    assert await outlived() or await outlived()
 
 
 async def test_a_person_who_looks_on_survives_the_change_of_masters(server: Server) -> None:

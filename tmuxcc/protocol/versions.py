@@ -160,7 +160,7 @@ HAZARDS = (
         "3.2",
         "3.6b",
         "a notification for a client that is still connecting or is killed can end the server"
-        " (tmux#4980, tmux#5004)",
+        " (tmux#4980, tmux#5004), and so can pane output for one that is killed while it is behind",
         "few connections, ended by end of input; signals only after a grace time",
     ),
     _hazard(
