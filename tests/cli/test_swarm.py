@@ -110,7 +110,7 @@ def test_of_several_swarms_one_has_to_be_named(folder, tmux, verb):
         assert tmuxcc(folder, "up", "-d", "--tmux", tmux, file).returncode == 0
     result = verb("ps")
     assert result.returncode == 2
-    assert "several swarms run, so say which with -c: demo, second" in result.stderr
+    assert "there are several swarms, so say which with -c: demo, second" in result.stderr
     assert verb("ps", "-c", "second").returncode == 0
     # As in a pane of one.
     result = verb("ps", "--json", TMUXCC_SWARM="second:123")
@@ -594,6 +594,26 @@ def test_down_ends_a_swarm_whose_master_was_killed(folder, tmux, verb):
         run.wait_end()
     assert verb("down").returncode == 0
     assert not swarm_folder(folder).exists()
+
+
+def test_down_clears_up_where_master_and_tmux_were_killed(folder, tmux, verb):
+    text = """
+    [agents.a]
+    command = "sh -c 'setsid sleep 4711 & exec cat'"
+    """
+    with master(folder, tmux, text) as run:
+        wait_state(folder, tmux, "a", "running")
+        server = int(in_tmux(tmux, socket_of(folder), "display-message", "-p", "#{pid}"))
+        for pid in (run.process.pid, server):
+            os.kill(pid, signal.SIGKILL)
+        run.wait_end()
+    assert swarm_folder(folder).exists()
+    assert of_agents(folder)
+    result = verb("down")
+    assert (result.returncode, result.stderr) == (0, "the swarm demo is down\n")
+    assert not swarm_folder(folder).exists()
+    assert not of_agents(folder)
+    assert "no swarm runs" in verb("down").stderr
 
 
 def test_down_does_not_wait_for_a_restart(folder, tmux, verb):

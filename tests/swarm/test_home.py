@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -19,7 +18,6 @@ from tests.client.helpers import GUARD, Server
 from tmuxcc.errors import InvalidSwarm, SessionCreationError, SocketPathTooLong, SwarmRunning
 from tmuxcc.swarm.home import (
     Home,
-    remove_stale_swarms,
     running_swarms,
     stale_swarms,
     swarm_folder,
@@ -440,7 +438,6 @@ def test_what_is_no_swarms_is_not_looked_at(parent: Path) -> None:
     (parent / "not an id" / "lock").touch()
     (parent / "link").symlink_to(parent / "not an id")
     assert running_swarms() == stale_swarms() == []
-    assert remove_stale_swarms() == []
 
 
 def test_the_folder_goes_when_nothing_is_left(parent: Path) -> None:
@@ -478,25 +475,11 @@ def test_the_folder_stays_while_processes_of_the_swarm_run(parent: Path) -> None
             home.note_mark("TMUXCC_SWARM=demo:1")
             assert not home.remove()
         assert home.mark == "TMUXCC_SWARM=demo:1"
-        assert remove_stale_swarms() == []
         process.kill()
-    assert remove_stale_swarms() == ["demo"]
+    with home.locked():
+        assert home.remove()
     assert not home.folder.exists()
     assert home.mark is None
-
-
-def test_only_what_was_left_is_removed(parent: Path) -> None:
-    stale, run, kept = (Home(name) for name in ("stale", "run", "kept"))
-    for home in (stale, kept):
-        with home.locked():
-            home.write_configuration("")
-    with program(HOLD) as process, run.locked(), listening(kept.socket_path):
-        assert said(process) == "locked"
-        assert remove_stale_swarms() == ["stale"]
-        assert sorted(path.name for path in parent.iterdir()) == ["demo", "kept", "run"]
-        process.send_signal(signal.SIGKILL)
-        process.wait(GUARD)
-        assert remove_stale_swarms() == ["demo"]
 
 
 def test_looking_is_in_nobodys_way(parent: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from ..errors import (
     SwarmRunning,
 )
 from ..swarm.ending import StopReport, end_agent, end_marked
-from ..swarm.home import Home
+from ..swarm.home import Home, stale_swarms
 from ..swarm.options import DOWN, STOPPED, WANTED
 from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
 from ..swarm.spec import StopPolicy, spec_from_json
@@ -89,12 +90,13 @@ def stop(
 @click.command()
 @_grace_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
-@swarm_options
+@partial(swarm_options, left_behind=True)
 def down(ctx: click.Context, place: Place, grace: float | None, as_json: bool) -> None:
     """End a swarm: all its agents at once, its tmux session, and all that they have started.
 
     The `tmuxcc up` that runs it, if there is one, then ends too. A tmux server of the swarm's own
-    ends with it, on another (-L, -S) nothing else is touched.
+    ends with it, on another (-L, -S) nothing else is touched. Where both were killed, what they
+    have left behind is ended and removed.
 
     \b
     Examples:
@@ -105,7 +107,11 @@ def down(ctx: click.Context, place: Place, grace: float | None, as_json: bool) -
     """  # noqa: D301 - the \b is for click
 
     async def run(stdout: Stdout) -> int:
-        return await _Down(place, grace, stdout, as_json).run()
+        ending = _Down(place, grace, stdout, as_json)
+        left_behind = place.cluster_id in (found.cluster_id for found in stale_swarms())
+        return await (
+            ending.run_left_behind() if place.own_server and left_behind else ending.run()
+        )
 
     ctx.exit(drive(run))
 
@@ -229,12 +235,27 @@ class _Down:
             await self._end_session()
             report = await end_marked((self._mark,))
             await self._clear_up()
-        if report.left:
-            pids = " ".join(map(str, report.left))
+        self._tell(report.left)
+        return 1 if left or report.left else 0
+
+    async def run_left_behind(self) -> int:
+        """What is left of a swarm whose tmux and master were killed; the exit status."""
+        home = Home(self._place.cluster_id)
+        left: Sequence[int] = ()
+        # With the lock no other master begins meanwhile.
+        with trio.CancelScope(shield=True), home.locked():
+            if home.mark is not None:
+                left = (await end_marked((os.fsencode(home.mark),))).left
+            home.remove()
+        self._tell(left)
+        return 1 if left else 0
+
+    def _tell(self, left: Sequence[int]) -> None:
+        if left:
+            pids = " ".join(map(str, left))
             message(self._console, f"could not be ended: {pids}")
         elif not self._as_json:
             message(self._console, f"the swarm {self._place.cluster_id} is down")
-        return 1 if left or report.left else 0
 
     def _show(self, aside: Aside, report: StopReport) -> None:
         with aside():

@@ -35,7 +35,7 @@ from ..errors import (
     TmuxError,
 )
 from ..protocol import has_hazard
-from ..swarm.home import running_swarms, swarm_folder
+from ..swarm.home import running_swarms, stale_swarms, swarm_folder
 from ..swarm.options import (
     AGENT,
     LOG,
@@ -99,8 +99,11 @@ class Place:
         return words
 
 
-def swarm_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb -c, -L, -S and --tmux, and call it with the context and a `Place`."""
+def swarm_options(function: Callable[..., Any], *, left_behind: bool = False) -> Callable[..., Any]:
+    """Give a verb -c, -L, -S and --tmux, and call it with the context and a `Place`.
+
+    `left_behind` is for `find_swarm`.
+    """
 
     @click.option(
         "-c",
@@ -122,15 +125,18 @@ def swarm_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> object:
         ctx = click.get_current_context()
         target = take_target(ctx, Target(socket_name, socket_path, None, tmux))
-        return function(ctx=ctx, place=find_swarm(target, cluster_id), **options)
+        return function(
+            ctx=ctx, place=find_swarm(target, cluster_id, left_behind=left_behind), **options
+        )
 
     return with_place
 
 
-def find_swarm(target: Target, cluster_id: str | None) -> Place:
+def find_swarm(target: Target, cluster_id: str | None, *, left_behind: bool = False) -> Place:
     """Find a swarm that runs. Raises `SessionNotFoundError`, and `click.UsageError` for several.
 
-    Without -L and -S it is looked for among those that have a tmux server of their own.
+    Without -L and -S it is looked for among those that have a tmux server of their own, with
+    `left_behind` also where tmux and master were killed and only their folder stayed.
     """
     if target.config_file:
         raise click.UsageError("nothing is started here, so -f is for other verbs")
@@ -140,25 +146,29 @@ def find_swarm(target: Target, cluster_id: str | None) -> Place:
         if cluster_id is None:
             cluster_id = _only(_swarms_on(target), f"on {_socket(target)}")
         return Place(cluster_id, target, own_server=False)
-    running = [found.cluster_id for found in running_swarms()]
+    known = [found.cluster_id for found in running_swarms()]
+    if left_behind:
+        stale = [found.cluster_id for found in stale_swarms()]
+        if cluster_id in stale or not known:
+            known = stale
     if cluster_id is None:
         around = os.environ.get(SWARM_VARIABLE, "").partition(":")[0]
-        cluster_id = around if around in running else _only(running, "")
-    elif cluster_id not in running:
-        raise SessionNotFoundError(cluster_id, _started(running))
+        cluster_id = around if around in known else _only(known, "")
+    elif cluster_id not in known:
+        raise SessionNotFoundError(cluster_id, _started(known))
     socket = swarm_folder(cluster_id) / "socket"
     return Place(cluster_id, Target(socket_path=str(socket), tmux=target.tmux), own_server=True)
 
 
-def _only(running: Sequence[str], where: str) -> str:
+def _only(known: Sequence[str], where: str) -> str:
     where = where and f" {where}"
-    if not running:
+    if not known:
         raise click.ClickException(f"no swarm runs{where}: {_started(())}")
-    if len(running) > 1:
+    if len(known) > 1:
         raise click.UsageError(
-            f"several swarms run{where}, so say which with -c: {', '.join(running)}"
+            f"there are several swarms{where}, so say which with -c: {', '.join(known)}"
         )
-    return running[0]
+    return known[0]
 
 
 def _started(running: Sequence[str]) -> str:

@@ -273,20 +273,6 @@ def stale_swarms() -> list[FoundSwarm]:
     return [found for found in _all_folders() if not found.listening and found.master_pid is None]
 
 
-def remove_stale_swarms() -> list[str]:
-    """Remove the folders that were left behind; the ids of those that are gone.
-
-    One that a master takes at the same time stays, and so does one of whose swarm processes run.
-    """
-    removed = []
-    for found in stale_swarms():
-        home = Home(found.cluster_id)
-        with suppress(SessionCreationError), home.locked():
-            if home.remove():
-                removed.append(found.cluster_id)
-    return removed
-
-
 def _all_folders() -> Iterator[FoundSwarm]:
     try:
         parent = _parent()
