@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -699,10 +698,9 @@ async def test_where_a_snapshot_is_cancelled_the_other_readers_have_theirs(serve
                     inner.cancel_scope.cancel()
             end = pane.statistics().output_bytes
             await until(lambda: pane.statistics().output_bytes > end + 100_000)
-            await until(lambda: found[-1] == "Chunk")
+            # Where it was cancelled half way, output goes on before it is made up for.
+            await until(lambda: found[-3:] == ["Gap", "Snapshot", "Chunk"])
             nursery.cancel_scope.cancel()
-        assert "Gap" in found
-        assert all(after == "Snapshot" for gap, after in pairwise(found) if gap == "Gap")
 
 
 async def test_who_waits_for_a_snapshot_when_the_client_is_left_is_told(server: Server) -> None:

@@ -166,7 +166,8 @@ class Pane:
 
         From now on, or from the offset `since`; 0 is the first byte that this client saw. With
         `seed` a `Snapshot` comes first, and behind each gap but those of a pane over its limit
-        or killed. A reader that is too slow loses the oldest bytes and gets a counted `Gap`; with
+        or killed; where whoever asked for it is cancelled, it comes soon, behind a further gap.
+        A reader that is too slow loses the oldest bytes and gets a counted `Gap`; with
         ``overflow="spool"`` they wait in a temporary file instead. Iterating raises `PaneNotFound`
         and `ConnectionClosed`.
         """
