@@ -257,7 +257,7 @@ def test_what_is_written_into_panes_is_seen_line_by_line(server: Server) -> None
 def test_a_poll_that_is_too_slow_misses_what_has_scrolled_away(server: Server) -> None:
     with server.panes(1) as panes:
         scene = Scene(server, panes, rate=2000, seconds=0.5)
-        seen = libtmux_polling(10)(scene).arrivals()
+        seen = libtmux_polling(4)(scene).arrivals()
         # One look before, one after all is written: the last screenful is all there is.
         assert scene.written == 1000
         assert 0 < len(seen) <= 2 * 50

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,8 +20,9 @@ from ..errors import (
 )
 from ..swarm.ending import StopReport, end_agent, end_marked
 from ..swarm.home import Home, stale_swarms
+from ..swarm.opening import SERVER_GRACE, end_session
 from ..swarm.options import DOWN, STOPPED, WANTED
-from ..swarm.processes import Identity, identity, send_signal_to, wait_gone
+from ..swarm.processes import Identity, identity, wait_gone
 from ..swarm.spec import StopPolicy, spec_from_json
 from .options import SECONDS
 from .report import Aside, busy, json_text, message, message_console
@@ -37,9 +36,6 @@ from .swarms import (
     swarm_options,
 )
 from .text import Stdout
-
-SERVER_GRACE = 3.0
-"""Seconds for a server to end before it is killed, and then for its master to clear up."""
 
 MASTER_GRACE = 2.0
 """Seconds for a master to see that its agents are over, also one that was to be started again."""
@@ -232,7 +228,12 @@ class _Down:
                     with trio.move_on_after(MASTER_GRACE):
                         await wait_gone([self._master])
         with trio.CancelScope(shield=True):
-            await self._end_session()
+            await end_session(
+                self._place.tmux_argv(),
+                self._place.session,
+                own_server=self._place.own_server,
+                server=self._server,
+            )
             report = await end_marked((self._mark,))
             await self._clear_up()
         self._tell(report.left)
@@ -260,28 +261,6 @@ class _Down:
     def _show(self, aside: Aside, report: StopReport) -> None:
         with aside():
             self._stdout.write(_text(report, self._as_json))
-
-    async def _end_session(self) -> None:
-        if not self._place.own_server:
-            await self._tmux("kill-session", "-t", f"={self._place.session}")
-            return
-        await self._tmux("kill-server")
-        if self._server is not None:
-            with trio.move_on_after(SERVER_GRACE):
-                await wait_gone([self._server])
-            # A client that does not read keeps a killed server alive (tmux#5444).
-            send_signal_to([self._server], signal.SIGKILL)
-
-    async def _tmux(self, *command: str) -> None:
-        """Run a command; that nothing is there any more is no failure."""
-        with trio.move_on_after(SERVER_GRACE):
-            await trio.run_process(
-                self._place.tmux_argv(command),
-                stdin=subprocess.DEVNULL,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
 
     async def _clear_up(self) -> None:
         """Remove the folder, unless its master is still there and does so."""

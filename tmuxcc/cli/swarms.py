@@ -46,6 +46,7 @@ from ..swarm.options import (
     SWARM,
     WANTED,
     AgentState,
+    noted_process,
     read_session,
 )
 from ..swarm.processes import Identity, is_alive
@@ -417,11 +418,8 @@ def _lock(descriptor: int) -> bool:
 
 
 def _master(note: str) -> Identity | None:
-    pid, _, start_time = note.partition(" ")
-    if not (pid.isdigit() and start_time.isdigit()):
-        return None
-    master = Identity(int(pid), int(start_time))
-    return master if is_alive(master) else None
+    master = noted_process(note)
+    return master if master is not None and is_alive(master) else None
 
 
 # How verbs run

@@ -32,7 +32,15 @@ from ..errors import (
 )
 from .ending import end_marked
 from .home import Home
-from .options import CLIENT, MASTER, SWARM, VACANT, SessionNotes, read_session
+from .options import (
+    CLIENT,
+    MASTER,
+    SWARM,
+    VACANT,
+    SessionNotes,
+    noted_process,
+    read_session,
+)
 from .processes import Identity, identity, is_abandoned, is_alive, send_signal_to, wait_gone
 from .spec import check_cluster_id
 from .swarm import SWARM_VARIABLE, Swarm
@@ -105,6 +113,11 @@ class _Place:
     socket_path: Path
     tmux: str | None
     own_server: bool
+
+    @property
+    def tmux_argv(self) -> tuple[str, ...]:
+        """What begins the argument list of a tmux process that starts no server."""
+        return (self.tmux or "tmux", "-S", str(self.socket_path), "-N")
 
 
 @frozen
@@ -303,7 +316,7 @@ class _Run:
                 if notes is None and not claimed:
                     kept = not await _was_begun(place, life_id)
                 if not kept:
-                    await _end_session(place, life_id, server)
+                    await _end_all(place, life_id, server)
                     if home is not None:
                         home.remove()
 
@@ -365,7 +378,9 @@ async def _refuse_to_disturb(place: _Place) -> None:
     """
 
     async def noted(option: str) -> str:
-        told = await _tmux(place, "show-options", "-qv", "-t", f"={place.session}:", option)
+        told = await _run_tmux(
+            place.tmux_argv, "show-options", "-qv", "-t", f"={place.session}:", option
+        )
         return told.decode("utf-8", "replace").strip()
 
     master_pid = _running_master(SessionNotes(await noted(SWARM), await noted(MASTER), client=""))
@@ -388,10 +403,9 @@ async def _free_stuck_clients(client: Client, pid: str) -> None:
 
 def _running_master(notes: SessionNotes) -> int | None:
     """The process that runs the swarm of these notes; None if none does any more."""
-    pid, _, start_time = notes.master.partition(" ")
-    if not (pid.isdigit() and start_time.isdigit()):
+    master = noted_process(notes.master)
+    if master is None:
         return None
-    master = Identity(int(pid), int(start_time))
     # That it was once run by us does not mean that it still is.
     ours = master.pid == os.getpid()
     return master.pid if (notes.life_id in _RUNNING if ours else is_alive(master)) else None
@@ -416,7 +430,7 @@ async def _make_way(place: _Place, found: _Found | None, *, adopt: bool) -> Sess
     if notes.life_id and not notes.master:
         raise SwarmRunning(place.cluster_id, None)
     with trio.CancelScope(shield=True):
-        await _end_session(place, notes.life_id or found.begun, found.server)
+        await _end_all(place, notes.life_id or found.begun, found.server)
     return None
 
 
@@ -429,12 +443,11 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
             await client.command("set-option", "-o", "-t", session_id, SWARM, life_id)
         notes = await read_session(client.command, session_id)
         if notes.life_id != life_id:
-            pid = notes.master.partition(" ")[0]
-            raise SwarmRunning(place.cluster_id, int(pid) if pid.isdigit() else None)
-    master = identity(os.getpid())
-    start_time = 0 if master is None else master.start_time
+            master = noted_process(notes.master)
+            raise SwarmRunning(place.cluster_id, None if master is None else master.pid)
+    ours = identity(os.getpid()) or Identity(os.getpid(), 0)
     commands: list[tuple[str, ...]] = [
-        ("set-option", "-t", session_id, MASTER, f"{os.getpid()} {start_time}"),
+        ("set-option", "-t", session_id, MASTER, f"{ours.pid} {ours.start_time}"),
         ("set-option", "-t", session_id, CLIENT, str(client.client_pid)),
     ]
     if not adopted:
@@ -479,18 +492,29 @@ async def _finish(swarm: Swarm, *, kept: bool) -> None:
         await swarm.stop_all()
 
 
-async def _end_session(place: _Place, life_id: str, server: Identity | None) -> None:
+async def _end_all(place: _Place, life_id: str, server: Identity | None) -> None:
     """End the session, its server if that is our own, and every process of its agents."""
-    if place.own_server:
-        await _tmux(place, "kill-server")
-        if server is not None:
-            with trio.move_on_after(SERVER_GRACE):
-                await wait_gone([server])
-            send_signal_to([server], signal.SIGKILL)
-    else:
-        await _tmux(place, "kill-session", "-t", f"={place.session}")
+    await end_session(place.tmux_argv, place.session, own_server=place.own_server, server=server)
     if life_id:
         await end_marked((_mark(place, life_id).encode(),))
+
+
+async def end_session(
+    tmux_argv: Sequence[str], session: str, *, own_server: bool, server: Identity | None
+) -> None:
+    """End a swarm's session, or where nothing else runs on the server, all of that.
+
+    `tmux_argv` begins the argument list of a tmux process. `server` is killed if it does not end
+    within `SERVER_GRACE`. That nothing is there any more is no failure.
+    """
+    if not own_server:
+        await _run_tmux(tmux_argv, "kill-session", "-t", f"={session}")
+        return
+    await _run_tmux(tmux_argv, "kill-server")
+    if server is not None:
+        with trio.move_on_after(SERVER_GRACE):
+            await wait_gone([server])
+        send_signal_to([server], signal.SIGKILL)
 
 
 def _mark(place: _Place, life_id: str) -> str:
@@ -505,18 +529,18 @@ def _mark_value(place: _Place, life_id: str) -> str:
 async def _was_begun(place: _Place, life_id: str) -> bool:
     """Whether there is a session that was made for this life, however little was done with it."""
     target = ("-t", f"={place.session}")
-    told = await _tmux(place, "show-environment", *target)
-    told += await _tmux(place, "show-options", *target)
+    told = await _run_tmux(place.tmux_argv, "show-environment", *target)
+    told += await _run_tmux(place.tmux_argv, "show-options", *target)
     return life_id.encode() in told
 
 
-async def _tmux(place: _Place, *command: str) -> bytes:
+async def _run_tmux(tmux_argv: Sequence[str], *command: str) -> bytes:
     """What a command in a tmux process of its own prints; nothing if nothing is there any more."""
     done = None
     # Where there is no tmux program, that is told by whoever opens a client.
     with trio.move_on_after(SERVER_GRACE), suppress(FileNotFoundError):
         done = await trio.run_process(
-            [place.tmux or "tmux", "-S", str(place.socket_path), "-N", *command],
+            [*tmux_argv, *command],
             stdin=subprocess.DEVNULL,
             capture_stdout=True,
             capture_stderr=True,

@@ -14,6 +14,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import instance_of, optional
 
 from ..client.rows import list_rows
+from .processes import Identity
 
 # Of panes
 AGENT = "@tmuxcc_agent"
@@ -89,6 +90,14 @@ async def read_session(
         lines = await command("show-options", "-qv", "-t", session_id, option)
         texts.append(lines[0] if lines else "")
     return SessionNotes(*texts)
+
+
+def noted_process(note: str) -> Identity | None:
+    """The process that is noted as `MASTER`, which may run no more; None if none is."""
+    pid, _, start_time = note.partition(" ")
+    if not (pid.isdigit() and start_time.isdigit()):
+        return None
+    return Identity(int(pid), int(start_time))
 
 
 _TEXT = instance_of(str)
