@@ -16,8 +16,12 @@ from ..errors import ConnectionClosed
 from .agent import Agent
 from .options import STATE, AgentState
 
-PAUSE = 0.1
-"""Seconds between two rounds of notes."""
+QUIET = 0.03
+"""Seconds without a change before changes are noted: a note costs tmux as much as what it is about,
+and would be in the way of a start or a broadcast that is under way."""
+
+LATEST = 0.3
+"""Seconds after which they are noted all the same."""
 
 COUNTERS_PERIOD = 5.0
 """Seconds between two notes of one agent that differ only in how much it wrote."""
@@ -49,7 +53,8 @@ class StateNotes:
             later = [self._noted[agent][1] for agent in self._dirty if agent in self._noted]
             with trio.CancelScope(deadline=min(later, default=float("inf"))):
                 await self._added.wait()
-            self._added = trio.Event()
+            with trio.move_on_after(LATEST):
+                await self._wait_quiet()
             now = trio.current_time()
             for agent in tuple(self._dirty):
                 if not agent.window_id or self._agents.get(agent.agent_id) is not agent:
@@ -63,7 +68,14 @@ class StateNotes:
                     self._noted[agent] = new, now + COUNTERS_PERIOD
                     with suppress(ConnectionClosed):
                         self._client.command_nowait(*_note(agent, state))
-            await trio.sleep(PAUSE)
+
+    async def _wait_quiet(self) -> None:
+        added = True
+        while added:
+            self._added = trio.Event()
+            with trio.move_on_after(QUIET):
+                await self._added.wait()
+            added = self._added.is_set()
 
     async def note_all(self) -> None:
         """Note at once how all are. Raises `ConnectionClosed`."""
