@@ -15,6 +15,8 @@ from tmuxcc.protocol import CAPABILITIES, HAZARDS, TmuxVersion
 
 from .helpers import argv, environment, eventually, on_terminal, run_folders, running, tmuxcc
 
+pytestmark = pytest.mark.tmux
+
 
 @pytest.fixture
 def own(tmux: str, socket_path: Path) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ from .helpers import (
     tmuxcc,
 )
 
+pytestmark = pytest.mark.tmux
+
 STUBBORN = "sh -c 'trap : INT TERM HUP; echo up; while :; do sleep 1; done'"
 """A program that does not end when it is asked to."""
 

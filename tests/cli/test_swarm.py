@@ -39,6 +39,8 @@ from .swarms import (
     wait_state,
 )
 
+pytestmark = pytest.mark.tmux
+
 Verb = Callable[..., "subprocess.CompletedProcess[str]"]
 
 CAT = """

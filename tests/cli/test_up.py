@@ -32,6 +32,8 @@ from .swarms import (
     swarm_folder,
 )
 
+pytestmark = pytest.mark.tmux
+
 
 @pytest.fixture(autouse=True)
 def _everything_is_gone(folder: Path, tmux: str) -> Iterator[None]:

@@ -15,6 +15,8 @@ import pytest
 
 from .helpers import PATIENCE, Running, eventually, json_lines, running, tmuxcc
 
+pytestmark = pytest.mark.tmux
+
 Tmux = Callable[..., str]
 
 
