@@ -74,7 +74,7 @@ def run(setting: Setting) -> list[Row]:
     with run_server(setting.tmux) as server, server.panes(1) as (pane,):
         for rate in setting.of(RATES, (1000,)):
             # More lines than a screen has rows, or the first screenful would be all.
-            seconds = setting.of(max(0.25, 100 / rate), 0.2)
+            seconds = setting.of(max(0.25, 50 / rate), 0.2)
             sides = {
                 name: watching(watch, server, pane, rate, seconds) for name, watch in SIDES.items()
             }

@@ -207,6 +207,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 case_of(size),
                 sides,
                 rounds=setting.of(2 if size == 100 else 1, 1),
+                within=16,
                 units=UNITS,
                 baseline="floor",
             )

@@ -65,15 +65,26 @@ def find_tmux(program: str | None = None) -> str:
 
 # Sides in turns
 
+WITHIN = 8.0
+"""Seconds for one case. All questions together shall take less than five minutes on a machine that
+is slow today, too: it makes fewer rounds."""
 
-def interleave(sides: Mapping[str, Side], rounds: int) -> dict[str, dict[str, list[list[float]]]]:
+
+def interleave(
+    sides: Mapping[str, Side], rounds: int, *, within: float = WITHIN
+) -> dict[str, dict[str, list[list[float]]]]:
     """Run all sides in every round; for each thing measured, by side, the samples of each round.
 
     Every round begins with another side, so that none always has the same predecessor's leftovers.
+    The first round takes as long as it takes; no other one is begun that would not end `within` so
+    many seconds, if it took as long as those before.
     """
     names = list(sides)
     found: dict[str, dict[str, list[list[float]]]] = {}
+    began = time.monotonic()
     for number in range(rounds):
+        if number and (time.monotonic() - began) * (number + 1) / number > within:
+            break
         for name in _rotated(names, number):
             for what, samples in sides[name]().items():
                 by_side = found.setdefault(what, {})
@@ -96,13 +107,14 @@ def compare(
     sides: Mapping[str, Side],
     *,
     rounds: int,
+    within: float = WITHIN,
     units: Mapping[str, str],
     baseline: str | None = None,
     keep_quantiles: bool = False,
 ) -> list[Row]:
     """Run one case; its rows. `units` names the unit of everything that the sides give."""
     rows = []
-    for what, by_side in interleave(sides, rounds).items():
+    for what, by_side in interleave(sides, rounds, within=within).items():
         rows += summarize(
             case,
             what,

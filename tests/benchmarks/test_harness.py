@@ -187,6 +187,21 @@ def test_every_side_runs_once_a_round_and_no_round_is_like_the_one_before() -> N
     assert [len(found["figure"][name]) for name in names] == [4] * 4
 
 
+@pytest.mark.parametrize(("each", "rounds"), [(1.0, 4), (3.0, 3), (4.1, 2), (60.0, 1)])
+def test_a_slow_machine_makes_fewer_rounds(
+    each: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    def side() -> Samples:
+        nonlocal clock
+        clock += each
+        return {"time": [each]}
+
+    assert interleave({"side": side}, 4, within=9) == {"time": {"side": [[each]] * rounds}}
+
+
 def test_ratios_are_those_of_the_same_round() -> None:
     # The machine gets slower and slower; one side always takes twice as long as the other.
     slow = iter([2.0, 20.0, 200.0])
