@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -64,9 +65,12 @@ def is_clean(server: Server, mark: str) -> bool:
     return not marked(mark) and not server.is_alive
 
 
+# A master that hangs says where, and ends before whoever waits for it gives up.
+_MASTER_GUARD = GUARD - 10
+
 # Opens a swarm, runs the body (which may use swarm, say and forever), and stays until it is told.
 _MASTER = """
-import json, os, signal, sys
+import faulthandler, json, os, signal, sys
 import trio
 import tmuxcc
 from tests.client.helpers import *
@@ -80,8 +84,10 @@ async def main(socket, tmux, cluster_id, options):
     options = dict(options, tmux=tmux)
     if socket:
         options["socket_path"] = socket
-    async with tmuxcc.open_swarm(cluster_id, **options) as swarm:
-        say(mark=swarm.mark, client=swarm.client.client_pid, socket=str(swarm.socket_path))
+    faulthandler.dump_traceback_later({guard} + 5, exit=True)
+    with trio.fail_after({guard}):
+        async with tmuxcc.open_swarm(cluster_id, **options) as swarm:
+            say(mark=swarm.mark, client=swarm.client.client_pid, socket=str(swarm.socket_path))
 {body}
 
 trio.run(main, *json.loads(sys.argv[1]))
@@ -123,14 +129,14 @@ async def master(
     **options: Any,
 ) -> AsyncIterator[Master]:
     """Run a master with this body; `Master.told` is what it says of its swarm at first."""
-    indented = "\n".join(f"        {line}" for line in body.strip().split("\n"))
+    indented = textwrap.indent(body.strip(), " " * 12)
     socket = None if server is None else str(server.socket)
     tmux = program if server is None else server.program
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            _MASTER.format(body=indented),
+            _MASTER.format(body=indented, guard=_MASTER_GUARD),
             json.dumps([socket, tmux, cluster_id, options]),
         ],
         stdin=subprocess.DEVNULL,
