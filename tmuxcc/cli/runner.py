@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,9 +24,13 @@ from ..client.output import ExitStatus
 from ..client.start import created_options
 from ..client.streams import LineStream, LostOutput
 from ..errors import TmuxError
-from ..swarm.processes import process_state, processes_with, send_signal
+from ..swarm.opening import end_session, run_tmux
+from ..swarm.processes import identity, process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
 from .text import Writer, output_status
+
+SESSION = "run"
+"""What the session of the private server is called."""
 
 HISTORY = 8 << 20
 """Bytes of a pane that may wait for a slow reader of our output before some are lost."""
@@ -188,7 +191,7 @@ class Runner:
         plan, first = self._plan, self._jobs[0]
         try:
             async with open_client(
-                "run",
+                SESSION,
                 create=True,
                 size=plan.size(),
                 socket_path=socket,
@@ -347,58 +350,22 @@ def _heeded_signals(follow_size: bool) -> list[signal.Signals]:
 
 async def _end_server(tmux: str, socket: Path, server_pid: int) -> None:
     """End the server and all that its panes have left behind. Takes a few seconds at most."""
-    if await trio.Path(socket).exists():
-        if not server_pid:
-            told = await _tmux(tmux, socket, "display-message", "-p", "#{pid}")
-            server_pid = int(told) if told.isdigit() else 0
-        await _tmux(tmux, socket, "kill-server")
-    if server_pid and not await _gone(lambda: _exists(server_pid)):
-        # A client that does not read keeps a killed server alive (tmux#5444).
-        send_signal([server_pid], signal.SIGKILL)
+    argv = (tmux, "-S", str(socket), "-N")
+    if not server_pid:
+        told = await run_tmux(argv, "display-message", "-p", "#{pid}")
+        server_pid = int(told) if told.strip().isdigit() else 0
+    server = identity(server_pid) if server_pid else None
+    await end_session(argv, SESSION, own_server=True, server=server)
     variable = pane_variable(socket)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        strays = processes_with(variable)
-        send_signal([each.pid for each in strays], number)
-        if not strays or await _gone(lambda: bool(processes_with(variable))):
+        send_signal([each.pid for each in processes_with(variable)], number)
+        with trio.move_on_after(STRAYS):
+            # Also those that they start meanwhile, which are no children of ours.
+            while processes_with(variable):  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
             return
 
 
 def pane_variable(socket: Path) -> bytes:
     """What begins an entry in the environment of every process in a pane of this server."""
     return b"TMUX=" + os.fsencode(socket) + b","
-
-
-async def _tmux(tmux: str, socket: Path, *command: str) -> str:
-    """What a command prints, run by a tmux process of its own; nothing if it fails."""
-    with trio.move_on_after(LAST_WORDS):
-        result = await trio.run_process(
-            [tmux, "-S", str(socket), "-N", *command],
-            stdin=subprocess.DEVNULL,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-        return result.stdout.decode("utf-8", "replace").strip()
-    return ""
-
-
-def _exists(pid: int) -> bool:
-    state = process_state(pid)
-    if state is not None:
-        return state.state not in "ZX"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-async def _gone(present: Callable[[], bool]) -> bool:
-    """Wait for what nobody tells us of, since it is no child of ours; whether it has gone."""
-    with trio.move_on_after(STRAYS):
-        while present():  # noqa: ASYNC110
-            await trio.sleep(0.01)
-        return True
-    return False

@@ -378,7 +378,7 @@ async def _refuse_to_disturb(place: _Place) -> None:
     """
 
     async def noted(option: str) -> str:
-        told = await _run_tmux(
+        told = await run_tmux(
             place.tmux_argv, "show-options", "-qv", "-t", f"={place.session}:", option
         )
         return told.decode("utf-8", "replace").strip()
@@ -508,9 +508,9 @@ async def end_session(
     within `SERVER_GRACE`. That nothing is there any more is no failure.
     """
     if not own_server:
-        await _run_tmux(tmux_argv, "kill-session", "-t", f"={session}")
+        await run_tmux(tmux_argv, "kill-session", "-t", f"={session}")
         return
-    await _run_tmux(tmux_argv, "kill-server")
+    await run_tmux(tmux_argv, "kill-server")
     if server is not None:
         with trio.move_on_after(SERVER_GRACE):
             await wait_gone([server])
@@ -529,13 +529,16 @@ def _mark_value(place: _Place, life_id: str) -> str:
 async def _was_begun(place: _Place, life_id: str) -> bool:
     """Whether there is a session that was made for this life, however little was done with it."""
     target = ("-t", f"={place.session}")
-    told = await _run_tmux(place.tmux_argv, "show-environment", *target)
-    told += await _run_tmux(place.tmux_argv, "show-options", *target)
+    told = await run_tmux(place.tmux_argv, "show-environment", *target)
+    told += await run_tmux(place.tmux_argv, "show-options", *target)
     return life_id.encode() in told
 
 
-async def _run_tmux(tmux_argv: Sequence[str], *command: str) -> bytes:
-    """What a command in a tmux process of its own prints; nothing if nothing is there any more."""
+async def run_tmux(tmux_argv: Sequence[str], *command: str) -> bytes:
+    """What a command in a tmux process of its own prints; nothing if nothing is there any more.
+
+    `tmux_argv` begins the argument list. It is waited for `SERVER_GRACE` seconds at most.
+    """
     done = None
     # Where there is no tmux program, that is told by whoever opens a client.
     with trio.move_on_after(SERVER_GRACE), suppress(FileNotFoundError):
