@@ -385,7 +385,8 @@ class PaneTable:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
         if not self._watching_deaths:
             self._watching_deaths = True
-            subscription = f"{DEATH_SUBSCRIPTION}:%*:{_DEATH_FORMAT}"
+            # tmux works it out for each pane each second. How a pane died is asked for then.
+            subscription = f"{DEATH_SUBSCRIPTION}:%*:#{{pane_dead}}"
             try:
                 await self._command("refresh-client", "-B", subscription)
             except BaseException:
