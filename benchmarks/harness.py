@@ -7,6 +7,7 @@ them, and the ratio of two sides of the same round is what can be believed.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import resource
@@ -86,6 +87,8 @@ def interleave(
         if number and (time.monotonic() - began) * (number + 1) / number > within:
             break
         for name in _rotated(names, number):
+            # No side pays for what the one before it has left.
+            gc.collect()
             for what, samples in sides[name]().items():
                 by_side = found.setdefault(what, {})
                 by_side.setdefault(name, []).append(list(samples))

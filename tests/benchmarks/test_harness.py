@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+import weakref
 from contextlib import closing
 
 import pytest
@@ -185,6 +186,21 @@ def test_every_side_runs_once_a_round_and_no_round_is_like_the_one_before() -> N
     assert all(one != other for one, other in itertools.pairwise(rounds))
     assert list(found["figure"]) == names
     assert [len(found["figure"][name]) for name in names] == [4] * 4
+
+
+def test_no_side_pays_for_what_the_one_before_it_has_left() -> None:
+    left: list[weakref.ref[Clock]] = []
+
+    def side() -> Samples:
+        garbage = Clock()
+        garbage.itself = garbage
+        there = [each() for each in left]
+        left.append(weakref.ref(garbage))
+        return {"left": [float(sum(each is not None for each in there))]}
+
+    found = interleave({"one": side, "other": side}, 2)
+
+    assert found == {"left": {"one": [[0.0], [0.0]], "other": [[0.0], [0.0]]}}
 
 
 @pytest.mark.parametrize(("each", "rounds"), [(1.0, 4), (3.0, 3), (4.1, 2), (60.0, 1)])

@@ -502,7 +502,7 @@ async def _end_all(place: _Place, life_id: str, server: Identity | None) -> None
 async def end_session(
     tmux_argv: Sequence[str], session: str, *, own_server: bool, server: Identity | None
 ) -> None:
-    """End a swarm's session, or where nothing else runs on the server, all of that.
+    """End a session, or where nothing else runs on the server, all of that.
 
     `tmux_argv` begins the argument list of a tmux process. `server` is killed if it does not end
     within `SERVER_GRACE`. That nothing is there any more is no failure.
