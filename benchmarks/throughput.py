@@ -160,10 +160,12 @@ def run(setting: Setting) -> list[Row]:
     """One pane, then many."""
     with run_server(setting.tmux) as server:
         file = server.folder / "flood.txt"
-        file.write_bytes(colour_log(setting.of(3_000_000, 200_000)) + END + b"\n")
+        file.write_bytes(colour_log(setting.of(1_200_000, 200_000)) + END + b"\n")
         with server.panes(1) as panes:
             sides = {name: watching(each, server, panes, file) for name, each in SIDES.items()}
-            rows = compare(ONE, sides, rounds=setting.of(3, 1), units=UNITS, baseline="floor")
+            rows = compare(
+                ONE, sides, rounds=setting.of(5, 1), within=12, units=UNITS, baseline="floor"
+            )
         file.write_bytes(colour_log(setting.of(400_000, 50_000)) + END + b"\n")
         with server.panes(10) as panes:
             sides = {
