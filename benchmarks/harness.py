@@ -66,7 +66,7 @@ def find_tmux(program: str | None = None) -> str:
 
 # Sides in turns
 
-WITHIN = 8.0
+WITHIN = 6.0
 """Seconds for one case. All questions together shall take less than five minutes on a machine that
 is slow today, too: it makes fewer rounds."""
 

@@ -344,6 +344,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 case_of(size),
                 sides,
                 rounds=setting.of(1 if size == 200 else 2 if size == 100 else 3, 1),
+                within=8,
                 units=UNITS,
                 baseline="floor",
             )
