@@ -507,8 +507,8 @@ await trio.sleep_forever()
             await agents["crashed"].wait_exit()
             assert agents["crashed"].life is Life.FAILED
             assert "restarts within" in agents["crashed"].failure
+            await until(lambda: agents["waiting"].restart_at is not None)
             assert agents["waiting"].life is Life.EXITED
-            assert agents["waiting"].restart_at is not None
         assert is_clean(server, first.told["mark"])
 
 
