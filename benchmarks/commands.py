@@ -153,7 +153,7 @@ def rate_of(samples: Samples) -> Samples:
 
 def run(setting: Setting) -> list[Row]:
     """All cases."""
-    many, few, batch = setting.of((800, 30, 12_000), (30, 3, 500))
+    many, few, batch = setting.of((800, 30, 8_000), (30, 3, 500))
     rounds = setting.of(4, 1)
     with run_server(setting.tmux) as server:
         rows = compare(

@@ -186,7 +186,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
         # A server of its own for each size, so that its windows are this many.
         with run_server(setting.tmux) as server, server.panes(size) as panes:
             # tmux does what it does for idle panes once a second.
-            idle = setting.of(3.0 if size == 100 else 1.0, 0.2)
+            idle = setting.of(2.0 if size == 100 else 1.0, 0.2)
             settle = setting.of(1.0, 0.2)
 
             def side(

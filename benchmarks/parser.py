@@ -140,9 +140,9 @@ def streams(setting: Setting) -> dict[str, bytes]:
     """What to parse: recordings, and two that are made to be hard."""
     with run_server(setting.tmux) as server:
         recorded = record(server, setting.of(1_000_000, 50_000))
-    size = setting.of(6_000_000, 200_000)
+    size = setting.of(4_000_000, 200_000)
     found = {name: stream * (1 + size // len(stream)) for name, stream in recorded.items()}
-    count = setting.of(60_000, 2_000)
+    count = setting.of(40_000, 2_000)
     found["40-byte messages"] = b"%output %1 0123456789 0123456789 0123456\n" * count
     found["short replies"] = b"".join(
         b"%%begin 1795334489 %d 1\nhello\n%%end 1795334489 %d 1\n" % (n, n) for n in range(count)

@@ -164,7 +164,7 @@ def run(setting: Setting) -> list[Row]:
         with server.panes(1) as panes:
             sides = {name: watching(each, server, panes, file) for name, each in SIDES.items()}
             rows = compare(
-                ONE, sides, rounds=setting.of(5, 1), within=12, units=UNITS, baseline="floor"
+                ONE, sides, rounds=setting.of(5, 1), within=10, units=UNITS, baseline="floor"
             )
         file.write_bytes(colour_log(setting.of(400_000, 50_000)) + END + b"\n")
         with server.panes(10) as panes:
