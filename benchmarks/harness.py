@@ -67,8 +67,8 @@ def find_tmux(program: str | None = None) -> str:
 # Sides in turns
 
 WITHIN = 6.0
-"""Seconds for one case. All questions together shall take less than five minutes on a machine that
-is slow today, too: it makes fewer rounds."""
+"""Seconds for one case: a slow machine makes fewer rounds, so that all questions together stay near
+five minutes."""
 
 
 def interleave(
