@@ -47,6 +47,11 @@ async def said(agent: tmuxcc.Agent, pattern: str) -> str:
     return result.match[0]
 
 
+def option(server: Server, pane_id: str, name: str) -> str:
+    """A user option of a pane; empty if it is not set."""
+    return server.run("show-options", "-pqv", "-t", pane_id, name)
+
+
 def marked(mark: str, *, name: str = "TMUXCC_SWARM") -> dict[int, str]:
     """The processes with this mark in their environment, with their argument lists."""
     entry = f"{name}={mark}".encode()

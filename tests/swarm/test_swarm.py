@@ -26,16 +26,12 @@ from tests.client.helpers import (
 from tmuxcc import Activity, AgentStatus, ExitStatus, Gap, Life, LostOutput, SendOutcome
 from tmuxcc.swarm.options import list_agents
 
-from .helpers import lines_of, marked, said, swarm_on
+from .helpers import lines_of, marked, option, said, swarm_on
 from .programs import look_alike, reporter, stubborn, worker
 
 pytestmark = pytest.mark.tmux
 
 HOSTILE = ["a b", "a#{pane_id}", "#S ##", 'it\'s "quoted"', "ä🦀", "a;b;", "%0", "@1", "..", "a/b"]
-
-
-def option(server: Server, pane_id: str, name: str) -> str:
-    return server.run("show-options", "-pqv", "-t", pane_id, name)
 
 
 # Starting
@@ -429,29 +425,6 @@ async def test_ten_are_stopped_at_once_and_the_server_lives(server: Server) -> N
             assert server.is_alive
             agent = await swarm.spawn("another", worker())
             assert await said(agent, "up")
-
-
-async def test_removing_closes_the_window_and_the_last_is_used_again(server: Server) -> None:
-    async with swarm_on(server) as swarm:
-        for name in ("one", "two"):
-            await said(await swarm.spawn(name, worker(name)), "up")
-        one, two = swarm.agents.values()
-        report = await swarm.remove("one")
-        assert report is not None
-        assert one.is_over
-        assert list(swarm.agents) == ["two"]
-        [window] = await swarm.client.list_windows()
-        assert window.window_id == two.window_id
-        server.run("set-option", "-p", "-t", two.pane_id, "@tmuxcc_activity", "busy")
-        assert await two.send("x", key="k")
-        await swarm.remove("two")
-        assert not swarm.agents
-        assert option(server, two.pane_id, "@tmuxcc_sent") == ""
-        three = await swarm.spawn("three", worker("three"))
-        assert three.pane_id == two.pane_id
-        await three.stop()
-        assert await lines_of(three) == ["worker three up"] or await lines_of(three) == []
-        assert len(await swarm.client.list_windows()) == 1
 
 
 async def test_what_is_removed_by_two_at_once_is_removed_once(server: Server) -> None:

@@ -276,11 +276,13 @@ class PaneTable:
         status = log.exit_status
         program = self.wrap(argv)
         words = ["-t", pane_id, *options, "--", *program]
-        if status is None and log.end:
+        # One of which nothing was seen may have been started before by a call that failed.
+        was_started = log.end > 0 or log.programs > 1
+        if status is None and was_started:
             # The last words of what is killed are lost.
             log.gap("killed")
         # Whoever watches the end of what runs there must not take it for that of its successor.
-        if status is not None or log.end or record.is_there:
+        if status is not None or was_started or record.is_there:
             log.finish(status or _UNKNOWN)
             log.restart()
         self.nonces.discard(log.nonce)

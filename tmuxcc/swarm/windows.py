@@ -5,9 +5,8 @@ What runs in the pane is the agent's business (agent.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import trio
 
@@ -31,29 +30,25 @@ class Windows:
 
     async def start(self, agent: Agent) -> tuple[Pane, str]:
         """Start the agent's program in the pane that it has, in a vacant one or in a new window."""
-        client, spec = self._client, agent.spec
-        env, cwd, argv = agent._environment(), agent.cwd, spec.argv
+        client, name = self._client, agent.agent_id
         if agent.window_id and await self._start_again(agent):
             return agent.pane, agent.window_id
-        name = agent.agent_id
-        if self.vacant is not None:
-            # What it showed before is not of this agent.
-            self.vacant.forget()
-        # Where the connection ends in between, this is done again.
-        pane = await client.through_reconnects(lambda: self._start_in_vacant(argv, cwd, env))
-        if pane is not None:
-            where = ("display-message", "-p", "-t", pane.pane_id, "#{window_id}")
-            window_id = (await client.through_reconnects(lambda: client.command(*where)))[0]
-            more: list[tuple[str, ...]] = [
+        # Nobody else is to have it before it is known whether this program runs there.
+        vacant, self.vacant = self.vacant, None
+        try:
+            pane, window_id = await self._start_first(agent, vacant)
+        except BaseException:
+            self.vacant = vacant
+            raise
+        more: list[tuple[str, ...]] = []
+        if vacant is not None and pane.pane_id == vacant.pane_id:
+            more = [
                 ("set-option", "-pu", "-t", pane.pane_id, VACANT),
                 ("rename-window", "-t", window_id, name.replace("#", "##")),
             ]
-        else:
-            pane, window_id = await self._new_window(agent, cwd, env)
-            more = []
         more += [
             ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
-            ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(spec)),
+            ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(agent.spec)),
             ("select-pane", "-t", pane.pane_id, "-T", name.replace("#", "##")),
         ]
         if agent.log_file is not None:
@@ -75,16 +70,25 @@ class Windows:
             return False
         return True
 
-    async def _new_window(
-        self, agent: Agent, cwd: Path, env: Mapping[str, str]
-    ) -> tuple[Pane, str]:
-        """Start a program of an agent in a window; also where the connection ends meanwhile."""
-        client = self._client
+    async def _start_first(self, agent: Agent, vacant: Pane | None) -> tuple[Pane, str]:
+        """Start a program in `vacant` or in a new window; also where the connection ends."""
+        client, argv = self._client, agent.spec.argv
+        env, cwd = agent._environment(), agent.cwd
+        if vacant is not None:
+            # What it showed before is not of this agent.
+            vacant.forget()
         while True:
             try:
-                created = await client.new_window(
-                    agent.agent_id, argv=agent.spec.argv, cwd=cwd, env=env
-                )
+                if vacant is not None:
+                    await vacant.respawn(argv, cwd=cwd, env=env, kill=True)
+                    where = ("display-message", "-p", "-t", vacant.pane_id, "#{window_id}")
+                    return vacant, (await client.command(*where))[0]
+                created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
+                return client.pane(created.pane_id), created.window_id
+            except CommandError as error:
+                if vacant is None or not _is_gone(error):
+                    raise
+                vacant = None
             except ConnectionClosed:
                 await client.wait_connected()
                 found = await client.through_reconnects(lambda: self._find_window(agent))
@@ -92,8 +96,6 @@ class Windows:
                     # What it has written by now is shown there.
                     await client.through_reconnects(found[0].adopt)
                     return found
-            else:
-                return client.pane(created.pane_id), created.window_id
 
     async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
         """The pane of a program of an agent, if it was started."""
@@ -102,25 +104,6 @@ class Windows:
             if marks.items() <= environment_of(row.pane_pid or 0).items():
                 return self._client.pane(row.pane_id), row.window_id
         return None
-
-    async def _start_in_vacant(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]
-    ) -> Pane | None:
-        """Start a program in the pane that has no agent; None if there is no such pane."""
-        pane, self.vacant = self.vacant, None
-        if pane is None:
-            return None
-        try:
-            await pane.respawn(argv, cwd=cwd, env=env, kill=True)
-        except CommandError as error:
-            if _is_gone(error):
-                return None
-            self.vacant = pane
-            raise
-        except TmuxError:
-            self.vacant = pane
-            raise
-        return pane
 
     async def _batch(self, commands: Iterable[Sequence[str]]) -> None:
         for answer in await self._client.batch(commands):
@@ -151,6 +134,8 @@ class Windows:
         else:
             for option in (AGENT, SPEC, STATE, REPORT, SENT, WANTED, LOG):
                 await client.command("set-option", "-pu", "-t", pane.pane_id, option)
+            # The next one's starts with an empty screen, but not with an empty history.
+            await client.command("clear-history", "-t", pane.pane_id)
             await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
             self.vacant = pane
 
