@@ -343,6 +343,8 @@ class Report:
     slowest: dict[str, float] = Factory(dict)
     latest: deque[str] = Factory(lambda: deque(maxlen=40))
     """The last blows before the first violation."""
+    stories: dict[str, str] = Factory(dict)
+    """What happened to each agent of which something is wrong."""
 
     def __str__(self) -> str:
         def listed(counts: dict[str, Any]) -> str:
@@ -361,6 +363,7 @@ class Report:
         ]
         if self.violations:
             rows.append(f"last blows before: {', '.join(self.latest)}")
+            rows += [f"what happened to {name}: {story}" for name, story in self.stories.items()]
         return "\n".join(rows + [f"VIOLATION: {violation}" for violation in self.violations])
 
 
@@ -372,6 +375,8 @@ class Member:
     folder: Path
     natures: str
     ledgers: list[Ledger] = Factory(list)
+    story: deque[str] = Factory(lambda: deque(maxlen=100))
+    """The blows that it got, and what a reader was told beside its output."""
 
     @property
     def program_pid(self) -> int | None:
@@ -409,6 +414,7 @@ class Chaos:
     excused: set[int] = Factory(set)
     made: int = 0
     busy: int = 0
+    blow: str = ""
     stopped: set[int] = Factory(set)
     resting: trio.Event = Factory(trio.Event)
     limit: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(12))
@@ -467,8 +473,9 @@ class Chaos:
     def note_blow(self, name: str, seconds: float) -> None:
         """It is about to happen."""
         self.report.events[name] += 1
+        self.blow = f"{name} {seconds:.2f}"
         if not self.report.violations:
-            self.report.latest.append(f"{name} {seconds:.2f}")
+            self.report.latest.append(self.blow)
 
     # Agents
 
@@ -503,6 +510,7 @@ class Chaos:
         if agent is None:
             return
         member = Member(agent, folder, natures)
+        member.story.append(f"spawned, {natures or 'plain'}, restart {policy.when}")
         self.members[name] = member
         self.everybody.append(member)
         self.nursery.start_soon(self.read_bytes, member)
@@ -531,9 +539,11 @@ class Chaos:
                     end = item.offset + len(item.data)
                 elif isinstance(item, tmuxcc.Gap):
                     self.report.gaps[item.cause] += 1
+                    member.story.append(f"gap {item.cause} behind {ledger.run}:{ledger.last}")
                     ledger.missing(item.size)
                     end = item.offset + (item.size or 0)
                 elif isinstance(item, tmuxcc.Restarted):
+                    member.story.append(f"restarted behind {ledger.run}:{ledger.last}")
                     ledger.rest = b""
         ledger.end_run()
 
@@ -552,8 +562,12 @@ class Chaos:
         ledger.end_run()
 
     def some(self) -> Member | None:
-        """An agent."""
-        return self.members[self.rng.choice(list(self.members))] if self.members else None
+        """An agent, for a blow."""
+        if not self.members:
+            return None
+        member = self.members[self.rng.choice(list(self.members))]
+        member.story.append(f"{self.blow}, wrapper {member.agent.pane.pid}")
+        return member
 
     def excuse(self, member: Member) -> None:
         """Its wrapper is about to be killed, and with it what tmux has not read yet."""
@@ -1071,6 +1085,9 @@ async def run_round(options: Options, rng: random.Random, report: Report) -> Non
                 report.cut += ledger.check_tails(chaos.excused if chaos is not None else set())
                 report.lines += ledger.lines
                 report.noise += ledger.noise
+            name = member.agent.agent_id
+            if any(re.match(rf"{name}\b", violation) for violation in report.violations):
+                report.stories[name] = ", ".join(member.story)
 
 
 def main() -> None:
