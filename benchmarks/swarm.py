@@ -1,8 +1,9 @@
 """What start, a word to all, a death and the end cost in a swarm of 1 to 200 agents.
 
-Beside it libtmux does what the design document does with it: a window for each agent, text typed
-into one after the other, and a look every 100 ms for what has changed. The floor is a bare
-`tmux -C` to which all is written at once, which is what tmux itself takes.
+Beside it libtmux does what the design document does with it: a window with a shell for each agent,
+its title set and its program typed into it, text typed into one after the other, and a look every
+100 ms for what has changed. What libtmux takes for the windows alone is shown too. The floor is a
+bare `tmux -C` to which all is written at once, which is what tmux itself takes.
 
     python -m benchmarks.swarm SOCKET TMUX COUNT    (what the memory of a master is measured in)
 """
@@ -49,8 +50,10 @@ TITLE = "The swarm: start, broadcast, death, end"
 
 NOTES = (
     (
-        "`spawn` is the time until all agents run. libtmux and the floor start the bare"
-        " program; the swarm starts it under the wrapper that tells its end."
+        "`spawn` is the time until all agents run: of the swarm under the wrapper that tells their"
+        " end, with id, title and description noted in tmux; of libtmux until the last program is"
+        " typed into its shell. The floor and `libtmux, bare windows` start the bare program, and"
+        " nothing tells which window is whose."
     ),
     "libtmux starts 100 at most: twice as many would take as long as everything else here.",
     (
@@ -170,14 +173,18 @@ async def _kill(agent: Agent, pid: int) -> float:
 
 
 def libtmux_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
-    """A window for each agent, `send_keys` and `capture_pane` in turn, a look every 100 ms."""
+    """The design document's way: `send_keys` and `capture_pane` in turn, a look every 100 ms."""
     samples: dict[str, list[float]] = {"broadcast": []}
-    tmux = libtmux.Server(socket_path=server.socket, tmux_bin=server.tmux)
-    session = tmux.new_session(f"libtmux-{next(unique)}", window_command="sleep 100000")
+    tmux, session = _libtmux_session(server)
     start = time.perf_counter()
-    panes = [
-        session.new_window(attach=False, window_shell=PROGRAM).active_pane for _ in range(size)
-    ]
+    panes = []
+    for number in range(size):
+        window = session.new_window(window_name=f"agent-a{number}", attach=False)
+        pane = window.active_pane
+        pane.cmd("select-pane", "-T", f"a{number}")
+        # Instead of the shell, so that the end of the program is that of the pane.
+        pane.send_keys(f"exec {PROGRAM}", enter=True)
+        panes.append(pane)
     samples["spawn"] = [_since(start)]
     for _ in range(words):
         word = secrets.token_hex(6)
@@ -218,6 +225,27 @@ def libtmux_side(server: Server, size: int, *, kills: int, words: int) -> Sample
     _wait_gone(pids)
     samples["end"] = [_since(start)]
     return samples
+
+
+def bare_libtmux_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
+    """A window for each program, and no more: what `new_window` costs."""
+    assert not kills
+    assert not words
+    _, session = _libtmux_session(server)
+    start = time.perf_counter()
+    windows = [session.new_window(attach=False, window_shell=PROGRAM) for _ in range(size)]
+    samples = {"spawn": [_since(start)]}
+    pids = [int(window.active_pane.pane_pid) for window in windows]
+    session.kill()
+    _wait_gone(pids)
+    return samples
+
+
+def _libtmux_session(server: Server) -> tuple[libtmux.Server, libtmux.Session]:
+    # What somebody's own shell takes to begin is not libtmux's fault.
+    server.run("set-option", "-g", "default-shell", "/bin/sh")
+    tmux = libtmux.Server(socket_path=server.socket, tmux_bin=server.tmux)
+    return tmux, tmux.new_session(f"libtmux-{next(unique)}", window_command="sleep 100000")
 
 
 def floor_side(server: Server, size: int, *, kills: int, words: int) -> Samples:
@@ -340,6 +368,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
             if size <= LIBTMUX_SIZE:
                 slow = kills if size <= 10 else 0
                 sides["libtmux"] = side(libtmux_side, kills=slow, words=1)
+                sides["libtmux, bare windows"] = side(bare_libtmux_side, kills=0, words=0)
             rows += compare(
                 case_of(size),
                 sides,

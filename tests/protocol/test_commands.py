@@ -233,6 +233,20 @@ def test_commands_with_one_reply_have_one_on_success_and_on_failure(control: Con
             assert (len(own), strays) == (1, []), line
 
 
+def test_the_words_of_a_program_are_not_repeated_in_the_reply(control: Control) -> None:
+    assert control.replies(b"set-option -g remain-on-exit on")[0].ok
+    program = ["sh", "-c", "exit 3 # a\n%end 1 1 1\n%exit", "#{pane_id}#(date)"]
+    for name in commands._PROGRAMS:
+        flags = ["-k"] if name.startswith("respawn") else ["-d", "-P"]
+        for target in ("no:such.pane", "%0", "@0", "=", "$0:0"):
+            argv = [name, *flags, "-t", target, "--", *program]
+            found = control.run(encode_command(*argv)[:-1])
+            own = [event for event in found if isinstance(event, Reply) and event.flags == 1]
+            strays = [event for event in found if isinstance(event, Unknown)]
+            assert (len(own), strays) == (1, []), argv
+            assert not any(b"%e" in line for line in own[0].lines), argv
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -293,6 +307,11 @@ ONE, FENCED, HOLDS = Replies.ONE, Replies.FENCED, Replies.HOLDS
         ("set-buffer -b #x -- text", FENCED),
         ("set-buffer -b x -- a\nb", ONE),
         ("rename-window -- a\nb", FENCED),
+        ("new-window -d -n x -- sh a\n#{x}", ONE),
+        ("respawn-pane -k -t %0 -- a\nb", ONE),
+        ("new-window -n a\nb -t x -- sh", FENCED),
+        ("new-window -n -- -c a\nb", FENCED),  # -n takes a value: it may be --
+        ("new-window -d a\nb", FENCED),
         ("capture-pane -p", FENCED),
         ("show-buffer", FENCED),
         ("source-file x", FENCED),

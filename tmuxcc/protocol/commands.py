@@ -197,6 +197,9 @@ _WAITING = {"new-pane": "BceFlmpRsSTtxXyY", "split-window": "BceFlmpRsSTt"}
 # What stands behind -- in these is data, which no message repeats.
 _DATA = ("send-keys", "set-buffer")
 
+# Commands that run a program, which is neither a format nor repeated in a message (spawn.c).
+_PROGRAMS = ("new-session", "new-window", "respawn-pane", "respawn-window", "split-window")
+
 # Formats whose value is made by tmux of digits, ids and fixed words, so that it has no line end.
 _SAFE_FORMAT = re.compile(
     r"[^#\r\n]*(?:(?:##|#\{(?:"
@@ -236,8 +239,11 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
         return Replies.HOLDS
     if name not in _ONE or (name == "display-message" and _has_flag(words, "av", "cdFt")):
         return Replies.FENCED
-    if name in _DATA and "--" in words:
-        del words[words.index("--") :]
+    if "--" in words:
+        end = words.index("--")
+        # Behind a flag it may be its value, and flags still follow.
+        if name in _DATA or (name in _PROGRAMS and not words[end - 1].startswith("-")):
+            del words[end:]
     # Messages repeat arguments, and many arguments are formats: names above all.
     return Replies.ONE if all(map(_SAFE_FORMAT, words)) else Replies.FENCED
 

@@ -122,6 +122,9 @@ class RestartPolicy:
             )
 
 
+NO_RESTARTS = RestartPolicy()
+
+
 def restart_policy(value: RestartPolicy | str | None) -> RestartPolicy:
     """The policy that `value` means: itself, the one of that name, or for None no restarts.
 
@@ -130,7 +133,7 @@ def restart_policy(value: RestartPolicy | str | None) -> RestartPolicy:
     if isinstance(value, RestartPolicy):
         return value
     if value is None:
-        return RestartPolicy()
+        return NO_RESTARTS
     if value not in get_args(When):
         raise InvalidSwarm(
             f'has to be "no", "on-failure", "always" or a RestartPolicy, not {shown(value)}',
@@ -248,6 +251,9 @@ class OutputLimits:
     def __attrs_post_init__(self) -> None:
         if self.burst is not None and self.rate is None:
             raise InvalidSwarm("means nothing without a rate", "burst")
+
+
+NO_LIMITS = OutputLimits()
 
 
 @frozen

@@ -18,7 +18,16 @@ from typing import Any, TypeVar, cast
 from attrs import Attribute, field, fields, frozen
 
 from ..errors import InvalidSwarm
-from .policy import SHORTEST, OutputLimits, RestartPolicy, number, restart_policy, shown
+from .policy import (
+    NO_LIMITS,
+    NO_RESTARTS,
+    SHORTEST,
+    OutputLimits,
+    RestartPolicy,
+    number,
+    restart_policy,
+    shown,
+)
 
 SPEC_VERSION = 1
 """What `spec_to_json` writes. Another meaning of what is written needs another number."""
@@ -274,6 +283,9 @@ class StopPolicy:
             raise InvalidSwarm("has to be left out where there are keys", "text")
 
 
+POLITE_STOP = StopPolicy()
+
+
 @frozen(kw_only=True)
 class Ready:
     """By what an agent is known to be ready: exactly one of `pattern`, `command` and `port`.
@@ -335,11 +347,12 @@ class AgentSpec:
     cwd: str | None = field(
         default=None, converter=_optional_path, validator=_check_text, kw_only=True
     )
-    restart: RestartPolicy = field(factory=RestartPolicy, converter=restart_policy, kw_only=True)
-    stop: StopPolicy = field(factory=StopPolicy, validator=_check_stop, kw_only=True)
+    # Where many agents have what is usual, they share it: to check it costs more than the rest.
+    restart: RestartPolicy = field(default=NO_RESTARTS, converter=restart_policy, kw_only=True)
+    stop: StopPolicy = field(default=POLITE_STOP, validator=_check_stop, kw_only=True)
     ready: Ready | None = field(default=None, validator=_check_ready, kw_only=True)
     kind: str | None = field(default=None, validator=_check_printable, kw_only=True)
-    limits: OutputLimits = field(factory=OutputLimits, validator=_check_limits, kw_only=True)
+    limits: OutputLimits = field(default=NO_LIMITS, validator=_check_limits, kw_only=True)
     log: bool = field(default=True, validator=_check_bool, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -355,6 +368,11 @@ _PARTS: dict[str, type] = {
     "stop": StopPolicy,
     "ready": Ready,
     "limits": OutputLimits,
+}
+
+_FIELDS: dict[type, tuple[str, ...]] = {
+    part: tuple(each.name for each in fields(cast("Any", part)))
+    for part in (AgentSpec, *_PARTS.values())
 }
 
 
@@ -405,23 +423,24 @@ def moved(error: InvalidSwarm, where: str, between: str = ".") -> InvalidSwarm:
     return InvalidSwarm(message, where)
 
 
-def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401 - attrs has no type for its instances
+def _plain(value: AgentSpec | RestartPolicy | StopPolicy | Ready | OutputLimits) -> dict[str, Any]:
     plain = {}
-    for each in fields(type(value)):
-        content = getattr(value, each.name)
-        if isinstance(content, Mapping):
+    for name in _FIELDS[type(value)]:
+        content = getattr(value, name)
+        if content is None:
+            continue
+        if name == "env":
             content = dict(content)
-        elif each.name in _PARTS and content is not None:
+        elif name in _PARTS:
             content = _plain(content)
-        if content is not None:
-            plain[each.name] = content
+        plain[name] = content
     return plain
 
 
 def _built(part: type[_T], data: object) -> _T:
     if not isinstance(data, dict):
         raise InvalidSwarm(f"has to be an object, not {shown(data)}")
-    unknown = data.keys() - {each.name for each in fields(cast("Any", part))}
+    unknown = data.keys() - set(_FIELDS[part])
     if unknown:
         raise InvalidSwarm(f"{shown(min(unknown))} is not known", "")
     return part(**data)

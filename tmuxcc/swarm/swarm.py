@@ -45,10 +45,10 @@ from .options import (
     AgentState,
     list_agents,
 )
-from .policy import OutputLimits, RestartPolicy
+from .policy import NO_LIMITS, OutputLimits, RestartPolicy
 from .processes import environment_of, identity
 from .rules import AgentKind, kind_for
-from .spec import AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
+from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
 from .state import Life
 from .windows import Windows
 
@@ -168,10 +168,10 @@ class Swarm:
                 secret_names=tuple(secrets or ()),
                 cwd=None if cwd is None else os.fspath(cwd),
                 restart=restart,
-                stop=stop or StopPolicy(),
+                stop=stop or POLITE_STOP,
                 ready=ready,
                 kind=kind.name if isinstance(kind, AgentKind) else kind,
-                limits=limits or OutputLimits(),
+                limits=limits or NO_LIMITS,
                 log=log,
             )
         if secrets is not None:
