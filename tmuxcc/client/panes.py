@@ -43,6 +43,11 @@ BACKLOG_PIECE = 1 << 13
 STILL_ACTIVE = "still active"
 """What tmux says of a pane whose program it won't replace, since it runs (cmd-respawn-pane.c)."""
 
+PROMPTED_FROM = 2
+"""How often tmux is asked how a process ended before it is given another child, whose end has it
+look again: some builds up to 3.5a miss an end now and then, but a child costs more than a question.
+"""
+
 DEATH_SUBSCRIPTION = "tmuxcc-dead"
 
 _UNKNOWN = ExitStatus(None, None)
@@ -179,8 +184,12 @@ class PaneTable:
         if isinstance(event, SubscriptionChanged):
             if event.name == DEATH_SUBSCRIPTION:
                 self._look.set()
-        elif not isinstance(event, Message) or event.text.startswith(DEATH_MESSAGE):
+        elif not isinstance(event, Message):
             self._look.set()
+        elif event.text.startswith(DEATH_MESSAGE):
+            record = self._panes.get(event.text.removeprefix(f"{DEATH_MESSAGE} "))
+            if record is not None and self._is_asked_about(record):
+                self._start_soon(self._look_at, record.log, record.log.programs)
 
     def typed(self, pane_id: str, text: str) -> None:
         """`text` is about to be typed: waiting for text begins behind this point."""
@@ -511,7 +520,7 @@ class PaneTable:
         asked = [
             (record, record.log, record.log.programs)
             for record in self._panes.values()
-            if record.log.exit_status is None and not record.is_respawning
+            if self._is_asked_about(record)
         ]
         try:
             lines = await self._ordered_command(
@@ -520,21 +529,44 @@ class PaneTable:
         except CommandError:
             # The last session has just gone, and every pane with it.
             lines = []
-        states = {line.split(" ")[0]: line.split(" ")[1:] for line in lines}
+        states = dict(line.split(" ", 1) for line in lines)
         for record, log, program in asked:
-            if log.programs != program or record.is_respawning:
+            if log.pane_id in states:
+                self._receive_state(log, program, states[log.pane_id])
+            elif log.programs != program or record.is_respawning:
                 continue
-            state = states.get(log.pane_id)
-            if state is None:
-                # Of one that was never seen nobody knows whether it ever was: `check` finds out.
-                if log.end or record.is_there:
-                    self._finish(log, _UNKNOWN)
-            elif state[0] == "1":
-                status = _status(*(*state, "")[1:3])
-                if status is not None:
-                    self._finish(log, status)
-                elif log.exit_status is None:
-                    self._start_soon(self._wait_status, log, program)
+            # Of one that was never seen nobody knows whether it ever was: `check` finds out.
+            elif log.end or record.is_there:
+                self._finish(log, _UNKNOWN)
+
+    async def _look_at(self, log: PaneOutput, program: int) -> None:
+        """Ask how one pane is."""
+        try:
+            lines = await self._ordered_command(
+                "display-message", "-p", "-t", log.pane_id, _DEATH_FORMAT
+            )
+        except CommandError:
+            # Gone already: the list will tell.
+            self._look.set()
+        else:
+            self._receive_state(log, program, lines[0])
+
+    @staticmethod
+    def _is_asked_about(record: _Record) -> bool:
+        return record.log.exit_status is None and not record.is_respawning
+
+    def _receive_state(self, log: PaneOutput, program: int, state: str) -> None:
+        """A pane was like this, in `_DEATH_FORMAT`, while it ran this program."""
+        record = self._panes.get(log.pane_id)
+        if record is None or record.is_respawning or log.programs != program:
+            return
+        dead, *how = state.split(" ")
+        if dead == "1":
+            status = _status(*(*how, "", "")[:2])
+            if status is not None:
+                self._finish(log, status)
+            elif log.exit_status is None:
+                self._start_soon(self._wait_status, log, program)
 
     async def _watch_process(self, log: PaneOutput, program: int, pid: int) -> None:
         try:
@@ -556,9 +588,8 @@ class PaneTable:
     async def _wait_status(self, log: PaneOutput, program: int) -> None:
         """The pane's process is gone: ask tmux how, which may not know it yet."""
         status = None
-        # Some builds up to 3.5a miss the end of a child until the next one ends: give them one.
         # Up to 3.2 a death by signal has no status at all, so this can't go on for ever.
-        for delay in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
+        for attempt, delay in enumerate((0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.4)):
             try:
                 where = ("display-message", "-p", "-t", log.pane_id)
                 state = await self._ordered_command(*where, _DEATH_FORMAT)
@@ -569,7 +600,8 @@ class PaneTable:
             status = _status(code, number) if dead == "1" else None
             if status is not None or log.exit_status is not None:
                 break
-            await self._command("run-shell", "-b", ":")
+            if attempt >= PROMPTED_FROM:
+                await self._command("run-shell", "-b", ":")
             await trio.sleep(delay)
         if log.programs == program:
             self._finish(log, status or _UNKNOWN)

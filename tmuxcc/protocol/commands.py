@@ -210,7 +210,7 @@ _SAFE_FORMAT = re.compile(
     r"|alternate_on|bracket_paste_flag"
     r"|session_(?:activity|alerts|attached|created|id|last_attached|many_attached|windows)"
     r"|window_(?:active|activity|activity_flag|bell_flag|flags|height|id|index|layout|panes"
-    r"|raw_flags|visible_layout|width|zoomed_flag))\})[^#\r\n]*)*"
+    r"|raw_flags|visible_layout|width|zoomed_flag)|==:#\{@\w+\},\w+)\})[^#\r\n]*)*"
 ).fullmatch
 
 

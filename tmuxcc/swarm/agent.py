@@ -610,10 +610,10 @@ class Agent:
         """Whether another shell has asked for its end, and so against a restart."""
         wanted = await self._client.through_reconnects(
             lambda: self._client.command(
-                "display-message", "-p", "-t", self.pane_id, f"#{{{WANTED}}}"
+                "display-message", "-p", "-t", self.pane_id, f"#{{==:#{{{WANTED}}},{STOPPED}}}"
             )
         )
-        self._stop_requested = self._stop_requested or wanted == [STOPPED]
+        self._stop_requested = self._stop_requested or wanted == ["1"]
         return self._stop_requested
 
     async def _respawn(self) -> None:
