@@ -153,8 +153,8 @@ def rate_of(samples: Samples) -> Samples:
 
 def run(setting: Setting) -> list[Row]:
     """All cases."""
-    many, few, batch = setting.of((800, 30, 8_000), (30, 3, 500))
-    rounds = setting.of(4, 1)
+    many, few, batch = setting.of((600, 25, 8_000), (30, 3, 500))
+    rounds = setting.of(3, 1)
     with run_server(setting.tmux) as server:
         rows = compare(
             ONE,
@@ -191,7 +191,7 @@ def run(setting: Setting) -> list[Row]:
                     "libtmux": lambda: polling(server, few),
                     "tmux process": lambda: process(server, few),
                 },
-                rounds=setting.of(3, 1),
+                rounds=setting.of(2, 1),
                 units=UNITS,
                 baseline="floor",
             )

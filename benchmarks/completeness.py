@@ -41,7 +41,7 @@ SIDES: dict[str, Watching] = {
     "design document, 100 ms": document_polling,
 }
 
-RATES = (100, 300, 1000, 10_000, 50_000)
+RATES = (300, 1000, 10_000, 50_000)
 
 UNITS = {"seen": "%", "repeated": "%", "rate": "lines/s"}
 
@@ -74,11 +74,9 @@ def run(setting: Setting) -> list[Row]:
     with run_server(setting.tmux) as server, server.panes(1) as (pane,):
         for rate in setting.of(RATES, (1000,)):
             # More lines than a screen has rows, or the first screenful would be all.
-            seconds = setting.of(max(0.25, 50 / rate), 0.2)
+            seconds = setting.of(max(0.2, 50 / rate), 0.2)
             sides = {
                 name: watching(watch, server, pane, rate, seconds) for name, watch in SIDES.items()
             }
-            rows += compare(
-                case_of(rate), sides, rounds=setting.of(1 if rate < 1000 else 2, 1), units=UNITS
-            )
+            rows += compare(case_of(rate), sides, rounds=setting.of(2, 1), units=UNITS)
     return rows

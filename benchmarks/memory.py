@@ -2,8 +2,9 @@
 
     python -m benchmarks.memory SIDE TMUX SECONDS LINES_PER_SECOND    (one side, as JSON)
 
-All sides run at the same time, each in a process and beside a tmux server of its own, since it is
-the memory of these that is measured; each gets the same text at the same moderate rate.
+All sides run at the same time, each `ROUNDS` times, in a process and beside a tmux server of its
+own, since it is the memory of these that is measured; each gets the same text at the same moderate
+rate.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ NOTES = (
 )
 
 CASE = "flood"
-RATE = 20_000
-"""Lines a second; about 0.5 MB/s."""
+RATE = 10_000
+"""Lines a second; about 0.25 MB/s."""
+
+ROUNDS = 2
 
 UNITS = {"own": "MB", "server": "MB", "written": "MB"}
 
@@ -149,30 +152,36 @@ def report(server: Server, writer: Flood) -> None:
 
 
 def run(setting: Setting) -> list[Row]:
-    """All sides at once."""
+    """All sides and rounds at once."""
     if not can_account():
         raise Failed("only Linux tells how much memory other processes use")
     seconds, rate = setting.of((60.0, RATE), (0.5, 2000))
-    processes = {
-        name: subprocess.Popen(
-            [
-                *(sys.executable, "-m", "benchmarks.memory"),
-                *(name, setting.tmux, str(seconds), str(rate)),
-            ],
-            stdout=subprocess.PIPE,
+    processes = [
+        (
+            name,
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "benchmarks.memory"),
+                    *(name, setting.tmux, str(seconds), str(rate)),
+                ],
+                stdout=subprocess.PIPE,
+            ),
         )
+        for _ in range(setting.of(ROUNDS, 1))
         for name in SIDES
+    ]
+    found: dict[str, dict[str, list[list[float]]]] = {
+        what: {name: [] for name in SIDES} for what in UNITS
     }
-    found: dict[str, dict[str, list[list[float]]]] = {what: {} for what in UNITS}
     try:
-        for name, process in processes.items():
+        for name, process in processes:
             told, _ = process.communicate(timeout=3 * seconds + PATIENCE)
             if process.returncode != 0:
                 raise Failed(f"the side {name!r} of memory has failed")
             for what, value in json.loads(told).items():
-                found[what][name] = [[value]]
+                found[what][name].append([value])
     finally:
-        for process in processes.values():
+        for _, process in processes:
             if process.poll() is None:
                 process.terminate()
                 process.wait()

@@ -152,7 +152,7 @@ def streams(setting: Setting) -> dict[str, bytes]:
 
 def run(setting: Setting) -> list[Row]:
     """Streams, then variants."""
-    rounds = setting.of(3, 1)
+    rounds = setting.of(2, 1)
     rows: list[Row] = []
     recorded = streams(setting)
     for name, stream in recorded.items():

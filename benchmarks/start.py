@@ -109,7 +109,7 @@ def run(setting: Setting) -> list[Row]:
     rows = compare(
         PROCESS,
         {name: _process(*words) for name, words in processes.items()},
-        rounds=setting.of(3, 1),
+        rounds=setting.of(2, 1),
         units=UNITS,
         baseline="floor",
     )
@@ -118,7 +118,7 @@ def run(setting: Setting) -> list[Row]:
         rows += compare(
             FIRST,
             {name: _timed(function, server, pane) for name, function in sides.items()},
-            rounds=setting.of(3, 1),
+            rounds=setting.of(2, 1),
             units=UNITS,
             baseline="floor",
         )

@@ -368,12 +368,12 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
             if size <= LIBTMUX_SIZE:
                 slow = kills if size <= 10 else 0
                 sides["libtmux"] = side(libtmux_side, kills=slow, words=1)
+            if size == LIBTMUX_SIZE or setting.quick:
                 sides["libtmux, bare windows"] = side(bare_libtmux_side, kills=0, words=0)
             rows += compare(
                 case_of(size),
                 sides,
-                rounds=setting.of(1 if size == 200 else 2 if size == 100 else 3, 1),
-                within=8,
+                rounds=setting.of(2, 1),
                 units=UNITS,
                 baseline="floor",
             )

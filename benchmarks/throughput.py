@@ -160,13 +160,11 @@ def run(setting: Setting) -> list[Row]:
     """One pane, then many."""
     with run_server(setting.tmux) as server:
         file = server.folder / "flood.txt"
-        file.write_bytes(colour_log(setting.of(1_200_000, 200_000)) + END + b"\n")
+        file.write_bytes(colour_log(setting.of(1_000_000, 200_000)) + END + b"\n")
         with server.panes(1) as panes:
             sides = {name: watching(each, server, panes, file) for name, each in SIDES.items()}
-            rows = compare(
-                ONE, sides, rounds=setting.of(5, 1), within=10, units=UNITS, baseline="floor"
-            )
-        file.write_bytes(colour_log(setting.of(400_000, 50_000)) + END + b"\n")
+            rows = compare(ONE, sides, rounds=setting.of(4, 1), units=UNITS, baseline="floor")
+        file.write_bytes(colour_log(setting.of(200_000, 50_000)) + END + b"\n")
         with server.panes(10) as panes:
             sides = {
                 name: watching(SIDES[name], server, panes, file)
@@ -177,6 +175,6 @@ def run(setting: Setting) -> list[Row]:
                 name: watching(varied(each), server, panes, file) for name, each in TRIED.items()
             }
             rows += compare(
-                VARIANTS, sides, rounds=setting.of(3, 1), units=UNITS, baseline="as built"
+                VARIANTS, sides, rounds=setting.of(2, 1), units=UNITS, baseline="as built"
             )
     return rows
