@@ -113,7 +113,11 @@ def _push(results: Results) -> str:
         ),
         (
             "start 100 agents",
-            *(cell("swarm", hundred, s, "spawn", " ms") for s in ("floor", "tmuxcc", "libtmux")),
+            *(cell("swarm", hundred, side, "spawn", " ms") for side in ("floor", "tmuxcc")),
+            (
+                f"{cell('swarm', hundred, 'libtmux', 'spawn', ' ms')}<br>"
+                f"{cell('swarm', hundred, 'libtmux, bare windows', 'spawn', ' ms')} (bare windows)"
+            ),
         ),
         (
             "tell 100 agents something, until each has it; p99",

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import tmuxcc
 from tmuxcc import Chunk, ExitStatus, Gap
 from tmuxcc.client.output import Restarted
 
-from .helpers import Server, children, gather, python, read_to_end, shell, until
+from .helpers import (
+    OtherClient,
+    Server,
+    children,
+    client_pids,
+    gather,
+    python,
+    read_to_end,
+    shell,
+    until,
+)
 
 pytestmark = pytest.mark.tmux
 
@@ -274,6 +286,15 @@ async def test_what_is_not_there_can_not_be_adopted(server: Server) -> None:
 # Deaths
 
 
+def no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system have no way, or no room, to watch another process."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="tmux tells it within a second")
 async def test_the_death_of_the_wrapper_is_told_with_its_signal(lasting: Server) -> None:
     async with lasting.client() as client:
@@ -286,7 +307,12 @@ async def test_the_death_of_the_wrapper_is_told_with_its_signal(lasting: Server)
         await until(lambda: not Path(f"/proc/{program}").exists())
 
 
-async def test_the_death_of_a_foreign_program_is_told(lasting: Server) -> None:
+@pytest.mark.parametrize("watched", ["its process", "its pane"])
+async def test_the_death_of_a_foreign_program_is_told(
+    lasting: Server, monkeypatch: pytest.MonkeyPatch, watched: str
+) -> None:
+    if watched == "its pane":
+        no_pidfds(monkeypatch)
     pane_id = lasting.run(
         "new-window", "-d", "-P", "-F", "#{pane_id}", *python("import time; time.sleep(600)")
     )
@@ -304,6 +330,32 @@ async def test_the_death_of_a_foreign_program_is_told(lasting: Server) -> None:
             )
             os.kill(pid, signal.SIGTERM)
         assert statuses == [ExitStatus(None, 15)]
+
+
+async def test_a_pane_that_is_dead_when_it_is_first_seen_has_its_status(lasting: Server) -> None:
+    pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", *shell("exit 3"))
+    await until(lambda: lasting.run("display-message", "-pt", pane_id, "#{pane_dead_status}"))
+    async with lasting.client() as client:
+        assert await client.pane(pane_id).wait_exit() == ExitStatus(3, None)
+
+
+async def test_a_death_is_told_on_the_next_connection_where_only_the_pane_is_watched(
+    lasting: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_pidfds(monkeypatch)
+    pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", "sleep", "600")
+    async with lasting.client(reconnect=True) as client:
+        pane = client.pane(pane_id)
+        with OtherClient(lasting) as person:
+            # Where one client comes while another goes, tmux can crash (client-race-crash).
+            await until(lambda: person.pid in client_pids(lasting))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pane.wait_exit)
+                await trio.testing.wait_all_tasks_blocked(0.2)
+                os.kill(client.client_pid, signal.SIGKILL)
+                await until(lambda: client.generation == 2)
+                os.kill(int(lasting.run("display-message", "-pt", pane_id, "#{pane_pid}")), 15)
+        assert await pane.wait_exit() == ExitStatus(None, 15)
 
 
 async def test_a_hook_tells_of_a_death_and_spares_those_of_the_user(lasting: Server) -> None:

@@ -43,7 +43,7 @@ def bench(
     """Measure push beside polling, and both beside the floor, on this machine.
 
     Runs the benchmarks of the source tree: latency, completeness, commands, throughput, cpu,
-    memory, swarm, start, parser; all take about five minutes. They use tmux servers of their
+    memory, swarm, start, parser; all take up to five minutes. They use tmux servers of their
     own. Leave the machine alone meanwhile, and compare columns rather than times.
 
     \b

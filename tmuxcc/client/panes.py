@@ -236,8 +236,7 @@ class PaneTable:
             if record.is_hooked:
                 self._start_soon(self._set_hook, pane_id)
         if self._watching_deaths:
-            self._watching_deaths = False
-            self._start_soon(self.watch_deaths)
+            self._start_soon(self._subscribe_to_deaths)
         self._look.set()
 
     def fail(self, error: TmuxError) -> None:
@@ -253,14 +252,19 @@ class PaneTable:
         await self._through_reconnects(lambda: self._check(pane_id))
 
     async def _check(self, pane_id: str) -> None:
-        await self.watch_deaths()
         record = self._panes.get(pane_id)
         if record is not None and (record.is_there or record.log.exit_status is not None):
             return
-        lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_pid}")
-        pids = dict(line.split(" ") for line in lines)
-        if pane_id in pids:
-            self.watch(pane_id, int(pids[pane_id] or 0))
+        lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_dead} #{pane_pid}")
+        states = dict(line.split(" ", 1) for line in lines)
+        if pane_id in states:
+            dead, pid = states[pane_id].split(" ")
+            if dead == "1":
+                # The number of its process may be that of another by now.
+                self._record(pane_id).is_there = True
+                self._look.set()
+            else:
+                self.watch(pane_id, int(pid or 0))
         elif record is None or not (record.log.end or record.log.ended):
             self._panes.pop(pane_id, None)
             raise PaneNotFound(pane_id)
@@ -360,7 +364,9 @@ class PaneTable:
         if record.log.exit_status is not None:
             return
         record.is_there = True
-        if pid and self._is_local and record.pid != pid:
+        if not (pid and self._is_local):
+            self._start_soon(self._watch_deaths)
+        elif record.pid != pid:
             record.pid = pid
             self._start_soon(self._watch_process, record.log, record.log.programs, pid)
 
@@ -392,18 +398,21 @@ class PaneTable:
             record.log.finish(_UNKNOWN)
             self.nonces.discard(record.log.nonce)
 
-    async def watch_deaths(self) -> None:
-        """Have tmux tell of panes that die and stay; of those that vanish it tells anyway."""
+    async def _watch_deaths(self) -> None:
+        """Have tmux tell of panes that die and stay; of those that vanish it tells anyway.
+
+        It works that out for each pane each second, so this is only for those whose process can't
+        be watched.
+        """
         if not self._watching_deaths:
             self._watching_deaths = True
-            # tmux works it out for each pane each second. How a pane died is asked for then.
-            subscription = f"{DEATH_SUBSCRIPTION}:%*:#{{pane_dead}}"
-            try:
-                await self._command("refresh-client", "-B", subscription)
-            except BaseException:
-                self._watching_deaths = False
-                raise
-            self._look.set()
+            await self._subscribe_to_deaths()
+
+    async def _subscribe_to_deaths(self) -> None:
+        # How a pane died is asked for then.
+        subscription = f"{DEATH_SUBSCRIPTION}:%*:#{{pane_dead}}"
+        await self._through_reconnects(lambda: self._command("refresh-client", "-B", subscription))
+        self._look.set()
 
     async def take_snapshot(self, pane_id: str) -> int:
         """Put an exact snapshot into the pane's log; its item number.
@@ -575,6 +584,7 @@ class PaneTable:
             pass
         except (AttributeError, OSError):
             # No Linux, or one before 5.3: tmux tells it within a second.
+            await self._watch_deaths()
             return
         else:
             try:

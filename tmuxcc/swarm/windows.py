@@ -38,7 +38,8 @@ class Windows:
         try:
             pane, window_id = await self._start_first(agent, vacant)
         except BaseException:
-            self.vacant = vacant
+            if vacant is not None:
+                self.vacant = vacant
             raise
         more: list[tuple[str, ...]] = []
         if vacant is not None and pane.pane_id == vacant.pane_id:
