@@ -332,6 +332,29 @@ async def test_the_death_of_a_foreign_program_is_told(
         assert statuses == [ExitStatus(None, 15)]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "refused"])
+async def test_the_death_of_what_runs_behind_a_failed_respawn_is_told(
+    lasting: Server, how: str
+) -> None:
+    async with lasting.client() as client:
+        pane = await start(client, "echo up; exec sleep 600")
+        assert await pane.wait_for("up", since=0)
+        if how == "refused":
+            with pytest.raises(tmuxcc.InvalidCommand):
+                await pane.respawn(["a\0b"], kill=True)
+        else:
+            before = pane.pid
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: pane.respawn(["sleep", "600"], kill=True))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            await until(lambda: pane.pid not in (before, None))
+        await until(lambda: pane.pid)
+        assert pane.pid is not None
+        os.kill(pane.pid, signal.SIGKILL)
+        assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
 async def test_a_pane_that_is_dead_when_it_is_first_seen_has_its_status(lasting: Server) -> None:
     pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", *shell("exit 3"))
     await until(lambda: lasting.run("display-message", "-pt", pane_id, "#{pane_dead_status}"))

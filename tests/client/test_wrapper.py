@@ -344,6 +344,31 @@ async def test_odd_programs_end_like_any_other(
         assert told == status
 
 
+def is_stopped(tty: str) -> bool:
+    """Whether a terminal takes no output; a dot that it takes is shown."""
+    fd = os.open(tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        os.write(fd, b".")
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+async def test_the_end_is_told_also_where_control_s_has_stopped_the_terminal(
+    server: Server, wrapper_shell: str
+) -> None:
+    async with server.client() as client:
+        pane, wrapper, program = await start(client, shell("echo up; exec sleep 600"))
+        await pane.send_keys("C-s")
+        tty = (await client.command("display-message", "-pt", pane.pane_id, "#{pane_tty}"))[0]
+        await until(lambda: is_stopped(tty))
+        os.kill(program, signal.SIGTERM)
+        assert await pane.wait_exit() == ExitStatus(None, 15)
+        await until(lambda: not is_running(wrapper))
+
+
 async def test_control_c_at_the_very_end_leaves_a_true_status(server: Server) -> None:
     script = "import os, time\nos.write(1, b's')\ntime.sleep(0.01)\nos._exit(4)"
     async with server.client() as client:

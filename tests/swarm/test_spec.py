@@ -296,6 +296,14 @@ def test_the_text_is_compact_and_says_what_is_meant_even_where_that_is_the_defau
     )
 
 
+def test_a_subclass_of_a_part_is_written_as_that_part() -> None:
+    class Patient(StopPolicy):
+        pass
+
+    spec = AgentSpec(["cat"], stop=Patient(grace=60))
+    assert spec_from_json(spec_to_json(spec)).stop == StopPolicy(grace=60)
+
+
 def test_the_fields_are_those_that_version_1_has() -> None:
     assert [each.name for each in fields(AgentSpec)] == [
         "argv", "env", "env_file", "secret_names", "cwd", "restart", "stop", "ready", "kind",

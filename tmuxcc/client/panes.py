@@ -302,13 +302,29 @@ class PaneTable:
         log.nonce = nonce_of(program)
         record.pid = None
         self._ended.pop(pane_id, None)
+        try:
+            await self._replace(record, words, kill=kill, ended=status)
+            log.tells_end = True
+            record.expectation = None
+            pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
+            self.watch(pane_id, int(pid[0] or 0))
+        except BaseException:
+            # Whatever runs there now, its end is to be seen.
+            record.is_there = False
+            self._start_soon(self.check, pane_id)
+            raise
+
+    async def _replace(
+        self, record: _Record, words: Sequence[str], *, kill: bool, ended: ExitStatus | None
+    ) -> None:
+        log = record.log
         # What tmux says of the pane's death is about the last program until it has the new one.
         record.is_respawning = True
         try:
-            await self._respawn(words, kill=kill, ended=status is not None)
+            await self._respawn(words, kill=kill, ended=ended is not None)
         except CommandError:
-            if status is not None:
-                log.finish(status)
+            if ended is not None:
+                log.finish(ended)
                 self._note_end(log)
             raise
         finally:
@@ -319,10 +335,6 @@ class PaneTable:
                 log.gap("pause")
                 log.hold()
                 self._start_soon(self._resume, record)
-        log.tells_end = True
-        record.expectation = None
-        pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
-        self.watch(pane_id, int(pid[0] or 0))
 
     async def _wait_dead(self, log: PaneOutput) -> None:
         """Wait for the end of a program that has ended; raise `CommandError` if it runs."""
@@ -550,15 +562,23 @@ class PaneTable:
 
     async def _look_at(self, log: PaneOutput, program: int) -> None:
         """Ask how one pane is."""
-        try:
-            lines = await self._ordered_command(
-                "display-message", "-p", "-t", log.pane_id, _DEATH_FORMAT
-            )
-        except CommandError:
-            # Gone already: the list will tell.
+        state = await self._ask_state(log.pane_id)
+        if state is None:
+            # The list will tell.
             self._look.set()
         else:
-            self._receive_state(log, program, lines[0])
+            self._receive_state(log, program, state)
+
+    async def _ask_state(self, pane_id: str) -> str | None:
+        """How a pane is, in `_DEATH_FORMAT`; None if it is gone."""
+        try:
+            lines = await self._ordered_command(
+                "display-message", "-p", "-t", pane_id, _DEATH_FORMAT
+            )
+        except CommandError:
+            return None
+        # Since 3.2 tmux shows a pane that is not there as one without properties.
+        return lines[0] if lines and lines[0].strip() else None
 
     @staticmethod
     def _is_asked_about(record: _Record) -> bool:
@@ -593,20 +613,18 @@ class PaneTable:
                 trio.lowlevel.notify_closing(pidfd)
                 os.close(pidfd)
         if log.programs == program and log.exit_status is None:
-            await self._wait_status(log, program)
+            await self._through_reconnects(lambda: self._wait_status(log, program))
 
     async def _wait_status(self, log: PaneOutput, program: int) -> None:
         """The pane's process is gone: ask tmux how, which may not know it yet."""
         status = None
         # Up to 3.2 a death by signal has no status at all, so this can't go on for ever.
         for attempt, delay in enumerate((0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.4)):
-            try:
-                where = ("display-message", "-p", "-t", log.pane_id)
-                state = await self._ordered_command(*where, _DEATH_FORMAT)
-            except CommandError:
-                # The pane has gone with its process.
+            state = await self._ask_state(log.pane_id)
+            if state is None:
+                # It has gone with its process.
                 break
-            dead, code, number = (*(state or [""])[0].split(" "), "", "")[:3]
+            dead, code, number = (*state.split(" "), "", "")[:3]
             status = _status(code, number) if dead == "1" else None
             if status is not None or log.exit_status is not None:
                 break

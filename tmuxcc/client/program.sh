@@ -67,13 +67,14 @@ end() {
 	*) sig=$((rc - 128)) ;;
 	esac
 	code=$rc; [ -z "$sig" ] || code=
+	# A Ctrl-C now would flush the mark. A Ctrl-S would hold it up for ever: what is stopped can't be
+	# written to, and as long as somebody tries, it can't be started again either.
+	stty -echo -isig -ixon <&3
 	# SIGTERM: go.
 	left=5; trap 'left=0; kill $!' TERM
 	while [ $left -gt 0 ]; do
 		sleep 1 &
 		printf '\033]6973;%s;%s;%s\007' "$1" "$code" "$sig" >&3
-		# A Ctrl-C just now flushes the mark, and it comes again; Ctrl-S holds it up until here.
-		[ $left -lt 5 ] || stty -echo -isig -ixon <&3
 		wait $!
 		left=$((left - 1))
 	done

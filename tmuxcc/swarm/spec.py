@@ -370,11 +370,6 @@ _PARTS: dict[str, type] = {
     "limits": OutputLimits,
 }
 
-_FIELDS: dict[type, tuple[str, ...]] = {
-    part: tuple(each.name for each in fields(cast("Any", part)))
-    for part in (AgentSpec, *_PARTS.values())
-}
-
 
 def spec_to_json(spec: AgentSpec) -> str:
     """`spec` on one line of ASCII, from which `spec_from_json` makes it again.
@@ -423,24 +418,24 @@ def moved(error: InvalidSwarm, where: str, between: str = ".") -> InvalidSwarm:
     return InvalidSwarm(message, where)
 
 
-def _plain(value: AgentSpec | RestartPolicy | StopPolicy | Ready | OutputLimits) -> dict[str, Any]:
+def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401 - attrs has no type for its instances
     plain = {}
-    for name in _FIELDS[type(value)]:
-        content = getattr(value, name)
+    for each in fields(type(value)):
+        content = getattr(value, each.name)
         if content is None:
             continue
-        if name == "env":
+        if each.name == "env":
             content = dict(content)
-        elif name in _PARTS:
+        elif each.name in _PARTS:
             content = _plain(content)
-        plain[name] = content
+        plain[each.name] = content
     return plain
 
 
 def _built(part: type[_T], data: object) -> _T:
     if not isinstance(data, dict):
         raise InvalidSwarm(f"has to be an object, not {shown(data)}")
-    unknown = data.keys() - set(_FIELDS[part])
+    unknown = data.keys() - {each.name for each in fields(cast("Any", part))}
     if unknown:
         raise InvalidSwarm(f"{shown(min(unknown))} is not known", "")
     return part(**data)

@@ -12,11 +12,14 @@ import trio
 
 from ..client.client import Client
 from ..client.pane import Pane
-from ..errors import CommandError, ConnectionClosed, TmuxError
+from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
 from .agent import Agent
 from .options import AGENT, LOG, REPORT, SENT, SPEC, STATE, VACANT, WANTED, list_agents
 from .processes import environment_of
 from .spec import spec_to_json
+
+LOOKS = 5
+"""How often a window is looked for while there are some of which nobody knows whose they are."""
 
 
 class Windows:
@@ -38,8 +41,7 @@ class Windows:
         try:
             pane, window_id = await self._start_first(agent, vacant)
         except BaseException:
-            if vacant is not None:
-                self.vacant = vacant
+            self._give_back(vacant)
             raise
         more: list[tuple[str, ...]] = []
         if vacant is not None and pane.pane_id == vacant.pane_id:
@@ -83,7 +85,11 @@ class Windows:
                 if vacant is not None:
                     await vacant.respawn(argv, cwd=cwd, env=env, kill=True)
                     where = ("display-message", "-p", "-t", vacant.pane_id, "#{window_id}")
-                    return vacant, (await client.command(*where))[0]
+                    window_id = (await client.command(*where))[0]
+                    if not window_id:
+                        # Somebody has closed it.
+                        raise PaneNotFound(vacant.pane_id)
+                    return vacant, window_id
                 created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
                 return client.pane(created.pane_id), created.window_id
             except CommandError as error:
@@ -98,12 +104,22 @@ class Windows:
                     await client.through_reconnects(found[0].adopt)
                     return found
 
+    def _give_back(self, vacant: Pane | None) -> None:
+        if self.vacant is None:
+            self.vacant = vacant
+
     async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
         """The pane of a program of an agent, if it was started."""
         marks = dict(entry.decode().split("=", 1) for entry in agent._mark_entries())
-        for row in await list_agents(self._client.command, self._client.session_id):
-            if marks.items() <= environment_of(row.pane_pid or 0).items():
-                return self._client.pane(row.pane_id), row.window_id
+        for _ in range(LOOKS):
+            rows = await list_agents(self._client.command, self._client.session_id)
+            for row in rows:
+                if marks.items() <= environment_of(row.pane_pid or 0).items():
+                    return self._client.pane(row.pane_id), row.window_id
+            if all(row.agent_id or row.vacant for row in rows):
+                break
+            # What is nobody's may be a child of tmux that has not become its program yet.
+            await trio.sleep(0.02)
         return None
 
     async def _batch(self, commands: Iterable[Sequence[str]]) -> None:
