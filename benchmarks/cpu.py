@@ -193,6 +193,9 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
             # In the second after that of its start it is noted how each agent is.
             settle = setting.of(2.0 if size > 1 else 0.5, 0.2)
 
+            # What tmux still does for the last of them is not the first side's.
+            time.sleep(settle / 2)
+
             def side(
                 function: Callable[..., Samples],
                 *more: float,
@@ -213,6 +216,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 case_of(size),
                 sides,
                 rounds=setting.of(2, 1),
+                within=22,
                 units=UNITS,
                 baseline="floor",
             )

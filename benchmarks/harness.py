@@ -66,9 +66,9 @@ def find_tmux(program: str | None = None) -> str:
 
 # Sides in turns
 
-WITHIN = 6.0
-"""Seconds for one case: a slow machine makes fewer rounds, but two, so that all questions together
-stay within five minutes."""
+WITHIN = 8.0
+"""Seconds for one case: a slow machine makes fewer rounds, so that all questions together stay
+within five minutes."""
 
 
 def interleave(
@@ -77,14 +77,14 @@ def interleave(
     """Run all sides in every round; for each thing measured, by side, the samples of each round.
 
     Every round begins with another side, so that none always has the same predecessor's leftovers.
-    The first two rounds take as long as they take; no other one is begun that would not end
-    `within` so many seconds, if it took as long as those before.
+    The first round takes as long as it takes; no other one is begun that would not end `within` so
+    many seconds, if it took as long as those before.
     """
     names = list(sides)
     found: dict[str, dict[str, list[list[float]]]] = {}
     began = time.monotonic()
     for number in range(rounds):
-        if number >= 2 and (time.monotonic() - began) * (number + 1) / number > within:
+        if number and (time.monotonic() - began) * (number + 1) / number > within:
             break
         for name in _rotated(names, number):
             # No side pays for what the one before it has left.

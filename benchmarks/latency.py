@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from .harness import PaneInfo, Samples, Server, Setting, Side, compare, run_server
+from .harness import WITHIN, PaneInfo, Samples, Server, Setting, Side, compare, run_server
 from .results import Row
 from .sides import ALL, Scene, Watching
 
@@ -58,6 +58,7 @@ def run(setting: Setting) -> list[Row]:
             rate: float,
             seconds: float,
             rounds: int = 2,
+            within: float = WITHIN,
         ) -> None:
             with server.panes(panes) as made:
                 rows.extend(
@@ -65,6 +66,7 @@ def run(setting: Setting) -> list[Row]:
                         name,
                         {each: watching(ALL[each], server, made, rate, seconds) for each in names},
                         rounds=rounds,
+                        within=within,
                         units=UNITS,
                         baseline="floor",
                         keep_quantiles=name == MAIN,
@@ -79,7 +81,7 @@ def run(setting: Setting) -> list[Row]:
             return rows
         case("1 pane, 1 line/s", _FEW, rate=1, seconds=1)
         case("1 pane, 10 lines/s", _FEW, rate=10, seconds=0.5)
-        case(MAIN, _EVERY, rate=100, seconds=0.3)
+        case(MAIN, _EVERY, rate=100, seconds=0.3, within=16)
         case("1 pane, 1000 lines/s", _FEW, rate=1000, seconds=0.2)
         case("10 panes, 100 lines/s", _FEW, panes=10, rate=10, seconds=0.5)
         case("100 panes, 200 lines/s", _FEW, panes=100, rate=2, seconds=0.5)

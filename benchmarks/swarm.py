@@ -374,6 +374,7 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 case_of(size),
                 sides,
                 rounds=setting.of(2, 1),
+                within=22,
                 units=UNITS,
                 baseline="floor",
             )

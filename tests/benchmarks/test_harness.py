@@ -203,8 +203,8 @@ def test_no_side_pays_for_what_the_one_before_it_has_left() -> None:
     assert found == {"left": {"one": [[0.0], [0.0]], "other": [[0.0], [0.0]]}}
 
 
-@pytest.mark.parametrize(("each", "rounds"), [(1.0, 4), (3.0, 3), (4.1, 2), (60.0, 2)])
-def test_a_slow_machine_makes_fewer_rounds_but_two(
+@pytest.mark.parametrize(("each", "rounds"), [(1.0, 4), (2.5, 3), (4.0, 2), (60.0, 1)])
+def test_a_slow_machine_makes_fewer_rounds(
     each: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
