@@ -97,9 +97,12 @@ def _busy(server: Server, panes: Sequence[PaneInfo], seconds: float, watch) -> S
     return found
 
 
-def floor_side(server: Server, panes: Sequence[PaneInfo], idle: float, busy: float) -> Samples:
+def floor_side(
+    server: Server, panes: Sequence[PaneInfo], idle: float, busy: float, settle: float
+) -> Samples:
     """A control client that waits."""
     with closing(Control(server)):
+        time.sleep(settle)
         meter = CpuMeter(server.pid)
         time.sleep(idle)
         used = meter.stop()
@@ -193,9 +196,6 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
             # In the second after that of its start it is noted how each agent is.
             settle = setting.of(2.0 if size > 1 else 0.5, 0.2)
 
-            # What tmux still does for the last of them is not the first side's.
-            time.sleep(settle / 2)
-
             def side(
                 function: Callable[..., Samples],
                 *more: float,
@@ -206,8 +206,9 @@ def run(setting: Setting) -> tuple[list[Row], list[str]]:
                 return lambda: function(server, panes, idle, busy, *more)
 
             sides = {
-                "floor": side(floor_side),
-                "tmuxcc stream": side(stream_side, setting.of(0.3, 0.2)),
+                # Half a second after a window was busy tmux looks for another name for it.
+                "floor": side(floor_side, setting.of(0.8, 0.1)),
+                "tmuxcc stream": side(stream_side, setting.of(0.8, 0.2)),
                 "tmuxcc swarm": side(swarm_side, settle),
             }
             if size <= LIBTMUX_SIZE:
