@@ -215,7 +215,6 @@ def _cost(results: Results) -> Figure | None:
         for name, what, title, sizes in panels
         if (rows := _sized(results.question(name), what)) and len(sizes) > 1
     ]
-    drawn = [(rows, title) for rows, title in drawn if any(len(each) > 1 for each in rows.values())]
     if not drawn:
         return None
     picture = Figure(figsize=(11, 3.6 * ((len(drawn) + 1) // 2)))
@@ -253,4 +252,5 @@ def _sized(question: Question | None, what: str) -> dict[str, list[tuple[int, fl
     for row in rows:
         if row.p50 > 0:
             sides.setdefault(row.side, []).append((int(row.case.split()[0]), row.p50))
-    return sides
+    # A single size is no line.
+    return {side: points for side, points in sides.items() if len(points) > 1}
