@@ -373,7 +373,8 @@ class PaneTable:
     def watch(self, pane_id: str, pid: int) -> None:
         """See the end of process `pid` of a pane at once, where it is one of this machine."""
         record = self._record(pane_id)
-        if record.log.exit_status is not None:
+        # What runs while a program is replaced is the one before it.
+        if record.log.exit_status is not None or record.is_respawning:
             return
         record.is_there = True
         if not (pid and self._is_local):
