@@ -632,6 +632,13 @@ class PaneTable:
             if attempt >= PROMPTED_FROM:
                 await self._command("run-shell", "-b", ":")
             await trio.sleep(delay)
+        if status is None and state is not None and state.startswith("0"):
+            # It may have been the process of the program before.
+            lines = await self._command("display-message", "-p", "-t", log.pane_id, "#{pane_pid}")
+            pid = int(lines[0] or 0)
+            if pid not in (0, self.pid(log.pane_id)):
+                self.watch(log.pane_id, pid)
+                return
         if log.programs == program:
             self._finish(log, status or _UNKNOWN)
 
