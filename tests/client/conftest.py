@@ -17,3 +17,11 @@ def server(tmux: str, tmux_version: TmuxVersion, socket_path: Path) -> Server:
     if tmux_version < OLDEST_SUPPORTED:
         pytest.skip(f"tmux {tmux_version} is refused (test_client.py shows that)")
     return Server(tmux, socket_path)
+
+
+@pytest.fixture
+def lasting(server: Server) -> Server:
+    """A server whose panes stay when their programs have ended."""
+    server.start()
+    server.run("set-option", "-g", "remain-on-exit", "on")
+    return server

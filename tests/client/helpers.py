@@ -116,14 +116,18 @@ def flood(byte: str = "y") -> list[str]:
 
 
 async def until(condition: Callable[[], Any]) -> Any:
-    """Wait until `condition` (a function, perhaps async) gives something true; that."""
-    while True:
-        value = condition()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        await trio.sleep(0.01)
+    """Wait until `condition` (a function, perhaps async) gives something true; that.
+
+    Raises `trio.TooSlowError` after `GUARD` seconds.
+    """
+    with trio.fail_after(GUARD):
+        while True:
+            value = condition()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return value
+            await trio.sleep(0.01)
 
 
 async def read_to_end(stream: tmuxcc.OutputStream) -> bytes:

@@ -1,10 +1,7 @@
-"""Programs that follow each other in a pane, panes that somebody else made, and deaths."""
+"""Programs that follow each other in a pane, and panes that somebody else made."""
 
 from __future__ import annotations
 
-import errno
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,26 +13,14 @@ from tmuxcc import Chunk, ExitStatus, Gap
 from tmuxcc.client.output import Restarted
 
 from .helpers import (
-    OtherClient,
     Server,
-    children,
-    client_pids,
     gather,
-    python,
     read_to_end,
     shell,
     until,
 )
 
 pytestmark = pytest.mark.tmux
-
-
-@pytest.fixture
-def lasting(server: Server) -> Server:
-    """A server whose panes stay when their programs have ended."""
-    server.start()
-    server.run("set-option", "-g", "remain-on-exit", "on")
-    return server
 
 
 async def start(client: tmuxcc.Client, script: str) -> tmuxcc.Pane:
@@ -281,116 +266,6 @@ async def test_what_is_not_there_can_not_be_adopted(server: Server) -> None:
     async with server.client() as client:
         with pytest.raises(tmuxcc.PaneNotFound):
             await client.pane("%999").adopt()
-
-
-# Deaths
-
-
-def no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the system have no way, or no room, to watch another process."""
-
-    def refuse(_pid: int) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
-
-
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="tmux tells it within a second")
-async def test_the_death_of_the_wrapper_is_told_with_its_signal(lasting: Server) -> None:
-    async with lasting.client() as client:
-        pane = await start(client, "echo up; sleep 600")
-        assert await pane.wait_for("up", since=0)
-        assert pane.pid is not None
-        [program] = children(pane.pid)
-        os.kill(pane.pid, signal.SIGKILL)
-        assert await pane.wait_exit() == ExitStatus(None, 9)
-        await until(lambda: not Path(f"/proc/{program}").exists())
-
-
-@pytest.mark.parametrize("watched", ["its process", "its pane"])
-async def test_the_death_of_a_foreign_program_is_told(
-    lasting: Server, monkeypatch: pytest.MonkeyPatch, watched: str
-) -> None:
-    if watched == "its pane":
-        no_pidfds(monkeypatch)
-    pane_id = lasting.run(
-        "new-window", "-d", "-P", "-F", "#{pane_id}", *python("import time; time.sleep(600)")
-    )
-    async with lasting.client() as client:
-        pane = client.pane(pane_id)
-        statuses = []
-        async with trio.open_nursery() as nursery:
-
-            async def wait() -> None:
-                statuses.append(await pane.wait_exit())
-
-            nursery.start_soon(wait)
-            pid = int(
-                (await client.command("display-message", "-p", "-t", pane_id, "#{pane_pid}"))[0]
-            )
-            os.kill(pid, signal.SIGTERM)
-        assert statuses == [ExitStatus(None, 15)]
-
-
-@pytest.mark.parametrize("how", ["cancelled", "refused"])
-async def test_the_death_of_what_runs_behind_a_failed_respawn_is_told(
-    lasting: Server, how: str
-) -> None:
-    async with lasting.client() as client:
-        pane = await start(client, "echo up; exec sleep 600")
-        assert await pane.wait_for("up", since=0)
-        if how == "refused":
-            with pytest.raises(tmuxcc.InvalidCommand):
-                await pane.respawn(["a\0b"], kill=True)
-        else:
-            before = pane.pid
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: pane.respawn(["sleep", "600"], kill=True))
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
-            await until(lambda: pane.pid not in (before, None))
-        await until(lambda: pane.pid)
-        assert pane.pid is not None
-        os.kill(pane.pid, signal.SIGKILL)
-        assert await pane.wait_exit() == ExitStatus(None, 9)
-
-
-async def test_a_pane_that_is_dead_when_it_is_first_seen_has_its_status(lasting: Server) -> None:
-    pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", *shell("exit 3"))
-    await until(lambda: lasting.run("display-message", "-pt", pane_id, "#{pane_dead_status}"))
-    async with lasting.client() as client:
-        assert await client.pane(pane_id).wait_exit() == ExitStatus(3, None)
-
-
-async def test_a_death_is_told_on_the_next_connection_where_only_the_pane_is_watched(
-    lasting: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_pidfds(monkeypatch)
-    pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", "sleep", "600")
-    async with lasting.client(reconnect=True) as client:
-        pane = client.pane(pane_id)
-        with OtherClient(lasting) as person:
-            # Where one client comes while another goes, tmux can crash (client-race-crash).
-            await until(lambda: person.pid in client_pids(lasting))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pane.wait_exit)
-                await trio.testing.wait_all_tasks_blocked(0.2)
-                os.kill(client.client_pid, signal.SIGKILL)
-                await until(lambda: client.generation == 2)
-                os.kill(int(lasting.run("display-message", "-pt", pane_id, "#{pane_pid}")), 15)
-        assert await pane.wait_exit() == ExitStatus(None, 15)
-
-
-async def test_a_hook_tells_of_a_death_and_spares_those_of_the_user(lasting: Server) -> None:
-    lasting.run("set-hook", "-g", "pane-died[3]", "set-option -g @user-hook ran")
-    async with lasting.client() as client:
-        pane = await start(client, "echo up; sleep 600")
-        assert await pane.wait_for("up", since=0)
-        await pane.hook_death()
-        assert "pane-died[3]" in lasting.run("show-hooks", "-gw", "pane-died")
-        assert pane.pid is not None
-        os.kill(pane.pid, signal.SIGKILL)
-        assert await pane.wait_exit() == ExitStatus(None, 9)
 
 
 # Limits

@@ -49,7 +49,7 @@ from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
 from .pane import Pane
 from .panes import PaneTable
-from .program import new_nonce, nonce_of, wrapped
+from .program import new_nonce, wrapped
 from .reconnect import Reconnector
 from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
@@ -159,13 +159,13 @@ class Client:
                 SessionChanged: self._note_session,
                 ClientSessionChanged: self._channel.receive_other_client,
                 ClientDetached: self._channel.receive_other_client,
-                LayoutChange: self._panes.receive_hint,
-                Message: self._panes.receive_hint,
-                SessionsChanged: self._panes.receive_hint,
-                SubscriptionChanged: self._panes.receive_hint,
-                UnlinkedWindowClose: self._panes.receive_hint,
-                WindowClose: self._panes.receive_hint,
-                WindowPaneChanged: self._panes.receive_hint,
+                LayoutChange: self._panes.deaths.receive_hint,
+                Message: self._panes.deaths.receive_hint,
+                SessionsChanged: self._panes.deaths.receive_hint,
+                SubscriptionChanged: self._panes.deaths.receive_hint,
+                UnlinkedWindowClose: self._panes.deaths.receive_hint,
+                WindowClose: self._panes.deaths.receive_hint,
+                WindowPaneChanged: self._panes.deaths.receive_hint,
             }
         )
         connection.deliver = self._listeners.deliver
@@ -427,9 +427,7 @@ class Client:
         *ids, pid = lines[0].split(" ")
         created = Created(ids[own], *ids)
         if program:
-            log = self._panes.log(created.pane_id)
-            log.tells_end, log.nonce = True, nonce_of(program)
-            self._panes.watch(created.pane_id, int(pid))
+            self._panes.started(created.pane_id, int(pid), program)
         return created
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
@@ -474,14 +472,14 @@ class Client:
             )
             self._channel.reconnects = True
         self._begun.set()
-        self._start_soon(self._panes.look_for_deaths)
+        self._start_soon(self._panes.deaths.run)
         self._start_soon(self._channel.keep_commands_quick, self._open_side)
 
     def _use(self, connection: Connection, greeting: Greeting) -> None:
         self.version = greeting.version
         self.session_id = greeting.session_id
         self.server_pid, self.client_pid = greeting.server_pid, greeting.client_pid
-        self._panes.connected(greeting.client_name, is_local=self._server.transport.is_local)
+        self._panes.deaths.connected(greeting.client_name, is_local=self._server.transport.is_local)
         self._channel.use(connection, greeting)
 
     def _take_over(self, connection: Connection, greeting: Greeting) -> None:

@@ -233,7 +233,7 @@ class Pane:
         that end by themselves, the end is known without it.
         """
         if has_capability(self._client.version, "messages"):
-            await self._panes.hook(self.pane_id)
+            await self._panes.hook_death(self.pane_id)
 
     def forget(self) -> None:
         """Drop all that is known of the pane, which is gone or is of no more interest."""

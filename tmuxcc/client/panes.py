@@ -1,7 +1,7 @@
-"""Every pane that the client has seen: its output, its pauses, and its end.
+"""Every pane that the client has seen: its output, its pauses, and the programs in it.
 
-The client's reader calls this with each event that concerns a pane. What a single pane can be
-asked to do is in pane.py.
+The client's reader calls this with each event that concerns the output of a pane. What a single
+pane can be asked to do is in pane.py, how the end of a program is seen in deaths.py.
 """
 
 from __future__ import annotations
@@ -11,28 +11,18 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol, TypeVar
 
 import trio
 from attrs import Factory, define
 
 from ..errors import CommandError, ConnectionClosed, PaneNotFound, TmuxError
-from ..protocol.events import (
-    Continue,
-    Event,
-    Message,
-    Output,
-    Pause,
-    Reply,
-    SubscriptionChanged,
-)
+from ..protocol.events import Continue, Output, Pause, Reply
+from .deaths import UNKNOWN, DeathWatch, ThroughReconnects, WatchedPane
 from .expect import TextWindow
 from .output import ExitStatus, PaneOutput
 from .program import WRAPPER_NAME, new_nonce, nonce_of, wrapped
 from .snapshot import STATE_FORMAT, draw
 from .streams import OutputStream
-
-T = TypeVar("T")
 
 MAX_ENDED = 512
 """Logs of panes that have ended; older ones are forgotten. A log holds little unless it flooded."""
@@ -43,47 +33,17 @@ BACKLOG_PIECE = 1 << 13
 STILL_ACTIVE = "still active"
 """What tmux says of a pane whose program it won't replace, since it runs (cmd-respawn-pane.c)."""
 
-PROMPTED_FROM = 2
-"""How often tmux is asked how a process ended before it is given another child, whose end has it
-look again: some builds up to 3.5a miss an end now and then, but a child costs more than a question.
-"""
-
-DEATH_SUBSCRIPTION = "tmuxcc-dead"
-
-_UNKNOWN = ExitStatus(None, None)
-
-DEATH_HOOK = "pane-died[6973]"
-"""The hook of a pane that tells us of its death, with an index that spares the user's own."""
-
-DEATH_MESSAGE = "tmuxcc-pane-died"
-
 _STARTED_FORMAT = "#{pane_dead} #{pane_start_command}"
-_DEATH_FORMAT = "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
-
-
-class ThroughReconnects(Protocol):
-    """`Client.through_reconnects`."""
-
-    async def __call__(self, function: Callable[[], Awaitable[T]], /) -> T:
-        """What `function` gives, asked again where a connection has ended."""
-        ...
 
 
 @define(eq=False)
-class _Record:
+class _Record(WatchedPane):
     """What is known of one pane.
 
-    `pid` is its process, if that is watched; `is_there` says that tmux has confirmed it and
-    `is_hooked` that its hook tells us of its death. `is_respawning`: its program is being replaced.
     `is_paused`: tmux has stopped its output, and nobody has begun to start it again; `turn` is for
     the one task that stops or starts it, `is_seeding` says that this one is about to stop it.
     """
 
-    log: PaneOutput
-    pid: int | None = None
-    is_there: bool = False
-    is_hooked: bool = False
-    is_respawning: bool = False
     is_paused: bool = False
     is_seeding: bool = False
     turn: trio.Lock = Factory(trio.Lock)
@@ -96,7 +56,8 @@ class PaneTable:
     `command` sends one command and gives its lines; so does `ordered_command`, with a reply that
     comes behind all output that was written before it. `ordered_line` sends several commands as
     one line, in which nothing can run in between, and gives their replies. All raise what
-    `Client.command` raises. `through_reconnects` is that of the client.
+    `Client.command` raises. `through_reconnects` is that of the client. `deaths` sees the panes
+    end.
     """
 
     def __init__(
@@ -113,16 +74,19 @@ class PaneTable:
         self.nonces: set[bytes] = set()
         self._history = history
         self._command = command
-        self._ordered_command = ordered_command
         self._ordered_line = ordered_line
         self._through_reconnects = through_reconnects
         self._start_soon = start_soon
         self._panes: dict[str, _Record] = {}
         self._ended: dict[str, None] = {}  # those that may be forgotten, the oldest first
-        self._look = trio.Event()
-        self._watching_deaths = False
-        self._client_name = ""
-        self._is_local = False
+        self.deaths = DeathWatch(
+            self._panes,
+            self._finish,
+            command=command,
+            ordered_command=ordered_command,
+            through_reconnects=through_reconnects,
+            start_soon=start_soon,
+        )
 
     def __len__(self) -> int:
         return len(self._panes)
@@ -179,18 +143,6 @@ class PaneTable:
         if record is not None and record.is_respawning:
             record.is_paused = False
 
-    def receive_hint(self, event: Event) -> None:
-        """Something happened after which a pane may be gone or dead."""
-        if isinstance(event, SubscriptionChanged):
-            if event.name == DEATH_SUBSCRIPTION:
-                self._look.set()
-        elif not isinstance(event, Message):
-            self._look.set()
-        elif event.text.startswith(DEATH_MESSAGE):
-            record = self._panes.get(event.text.removeprefix(f"{DEATH_MESSAGE} "))
-            if record is not None and self._is_asked_about(record):
-                self._start_soon(self._look_at, record.log, record.log.programs)
-
     def typed(self, pane_id: str, text: str) -> None:
         """`text` is about to be typed: waiting for text begins behind this point."""
         window = TextWindow()
@@ -219,11 +171,6 @@ class PaneTable:
         if record is not None and record.expectation is None:
             record.expectation = window, stream
 
-    def connected(self, client_name: str, *, is_local: bool) -> None:
-        """A connection is ready: the client's name, and whether tmux runs on this machine."""
-        self._client_name = client_name
-        self._is_local = is_local
-
     def reconnected(self) -> None:
         """Another connection goes on where one has ended; what was written in between is lost."""
         for pane_id, record in tuple(self._panes.items()):
@@ -233,11 +180,7 @@ class PaneTable:
             record.log.gap("reconnect")
             if record.log.seeded:
                 self._start_soon(self.take_snapshot, pane_id)
-            if record.is_hooked:
-                self._start_soon(self._set_hook, pane_id)
-        if self._watching_deaths:
-            self._start_soon(self._subscribe_to_deaths)
-        self._look.set()
+        self.deaths.reconnected()
 
     def fail(self, error: TmuxError) -> None:
         """The connection has ended."""
@@ -262,9 +205,9 @@ class PaneTable:
             if dead == "1":
                 # The number of its process may be that of another by now.
                 self._record(pane_id).is_there = True
-                self._look.set()
+                self.deaths.look_soon()
             else:
-                self.watch(pane_id, int(pid or 0))
+                self.deaths.watch(self._record(pane_id), int(pid or 0))
         elif record is None or not (record.log.end or record.log.ended):
             self._panes.pop(pane_id, None)
             raise PaneNotFound(pane_id)
@@ -276,6 +219,12 @@ class PaneTable:
         self.nonces.add(nonce.encode())
         return wrapped(argv, nonce)
 
+    def started(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
+        """A pane was made for `program`, which `wrap` has given, as process `pid`."""
+        record = self._record(pane_id)
+        record.log.tells_end, record.log.nonce = True, nonce_of(program)
+        self.deaths.watch(record, pid)
+
     async def respawn(
         self, pane_id: str, argv: Sequence[str], options: Sequence[str], *, kill: bool
     ) -> None:
@@ -285,7 +234,7 @@ class PaneTable:
         if log.failure is not None:
             raise log.failure
         if log.exit_status is None and not kill:
-            await self._wait_dead(log)
+            await self._wait_ended(log)
         status = log.exit_status
         program = self.wrap(argv)
         words = ["-t", pane_id, *options, "--", *program]
@@ -296,7 +245,7 @@ class PaneTable:
             log.gap("killed")
         # Whoever watches the end of what runs there must not take it for that of its successor.
         if status is not None or was_started or record.is_there:
-            log.finish(status or _UNKNOWN)
+            log.finish(status or UNKNOWN)
             log.restart()
         self.nonces.discard(log.nonce)
         log.nonce = nonce_of(program)
@@ -307,7 +256,7 @@ class PaneTable:
             log.tells_end = True
             record.expectation = None
             pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
-            self.watch(pane_id, int(pid[0] or 0))
+            self.deaths.watch(record, int(pid[0] or 0))
         except BaseException:
             # Whatever runs there now, its end is to be seen.
             record.is_there = False
@@ -329,21 +278,21 @@ class PaneTable:
             raise
         finally:
             record.is_respawning = False
-            self._look.set()
+            self.deaths.look_soon()
             if record.is_paused:
                 # By tmux, or for this (`respawn-crash`); what should continue it may not have run.
                 log.gap("pause")
                 log.hold()
                 self._start_soon(self._resume, record)
 
-    async def _wait_dead(self, log: PaneOutput) -> None:
+    async def _wait_ended(self, log: PaneOutput) -> None:
         """Wait for the end of a program that has ended; raise `CommandError` if it runs."""
         where = ("display-message", "-p", "-t", log.pane_id)
         dead = await self._command(*where, "#{pane_dead}")
         if dead == ["0"]:
             raise CommandError(("respawn-pane", "-t", log.pane_id), [STILL_ACTIVE])
         if dead == ["1"] and log.exit_status is None:
-            await self._wait_status(log, log.programs)
+            await self.deaths.wait_status(log, log.programs)
 
     async def _respawn(self, words: Sequence[str], *, kill: bool, ended: bool) -> None:
         # The last wrapper may still be on its way out, or be dead without tmux having noticed.
@@ -370,37 +319,14 @@ class PaneTable:
             self._note_end(log)
         log.wake()
 
-    def watch(self, pane_id: str, pid: int) -> None:
-        """See the end of process `pid` of a pane at once, where it is one of this machine."""
-        record = self._record(pane_id)
-        # What runs while a program is replaced is the one before it.
-        if record.log.exit_status is not None or record.is_respawning:
-            return
-        record.is_there = True
-        if not (pid and self._is_local):
-            self._start_soon(self._watch_deaths)
-        elif record.pid != pid:
-            record.pid = pid
-            self._start_soon(self._watch_process, record.log, record.log.programs, pid)
-
     def pid(self, pane_id: str) -> int | None:
         """The pane's process, if it is known and of this machine."""
         record = self._panes.get(pane_id)
         return None if record is None else record.pid
 
-    async def hook(self, pane_id: str) -> None:
-        """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
-
-        For panes of our own, as it leaves a hook on them.
-        """
-        self._record(pane_id).is_hooked = True
-        await self._set_hook(pane_id)
-
-    async def _set_hook(self, pane_id: str) -> None:
-        told = f"display-message -c '{self._client_name}' '{DEATH_MESSAGE} #{{hook_pane}}'"
-        with suppress(CommandError):
-            # The pane has gone: then that is told.
-            await self._command("set-hook", "-p", "-t", pane_id, DEATH_HOOK, told)
+    async def hook_death(self, pane_id: str) -> None:
+        """Have tmux tell of the pane's death at once; see `Pane.hook_death`."""
+        await self.deaths.hook(self._record(pane_id))
 
     def forget(self, pane_id: str) -> None:
         """The pane is gone and nobody will ask for it again."""
@@ -408,24 +334,8 @@ class PaneTable:
         self._ended.pop(pane_id, None)
         if record is not None:
             record.log.kept_open = False
-            record.log.finish(_UNKNOWN)
+            record.log.finish(UNKNOWN)
             self.nonces.discard(record.log.nonce)
-
-    async def _watch_deaths(self) -> None:
-        """Have tmux tell of panes that die and stay; of those that vanish it tells anyway.
-
-        It works that out for each pane each second, so this is only for those whose process can't
-        be watched.
-        """
-        if not self._watching_deaths:
-            self._watching_deaths = True
-            await self._subscribe_to_deaths()
-
-    async def _subscribe_to_deaths(self) -> None:
-        # How a pane died is asked for then.
-        subscription = f"{DEATH_SUBSCRIPTION}:%*:#{{pane_dead}}"
-        await self._through_reconnects(lambda: self._command("refresh-client", "-B", subscription))
-        self._look.set()
 
     async def take_snapshot(self, pane_id: str) -> int:
         """Put an exact snapshot into the pane's log; its item number.
@@ -529,119 +439,6 @@ class PaneTable:
         end = b"\r\n" if replies[1].lines == (b"0",) else b""
         return b"\r\n".join(lines) + end
 
-    async def look_for_deaths(self) -> None:
-        """Whenever there is a reason to, ask tmux which panes are left. Runs until cancelled."""
-        while True:
-            await self._look.wait()
-            self._look = trio.Event()
-            if any(record.log.exit_status is None for record in self._panes.values()):
-                with suppress(ConnectionClosed):
-                    await self._list_deaths()
-
-    async def _list_deaths(self) -> None:
-        asked = [
-            (record, record.log, record.log.programs)
-            for record in self._panes.values()
-            if self._is_asked_about(record)
-        ]
-        try:
-            lines = await self._ordered_command(
-                "list-panes", "-a", "-F", f"#{{pane_id}} {_DEATH_FORMAT}"
-            )
-        except CommandError:
-            # The last session has just gone, and every pane with it.
-            lines = []
-        states = dict(line.split(" ", 1) for line in lines)
-        for record, log, program in asked:
-            if log.pane_id in states:
-                self._receive_state(log, program, states[log.pane_id])
-            elif log.programs != program or record.is_respawning:
-                continue
-            # Of one that was never seen nobody knows whether it ever was: `check` finds out.
-            elif log.end or record.is_there:
-                self._finish(log, _UNKNOWN)
-
-    async def _look_at(self, log: PaneOutput, program: int) -> None:
-        """Ask how one pane is."""
-        state = await self._ask_state(log.pane_id)
-        if state is None:
-            # The list will tell.
-            self._look.set()
-        else:
-            self._receive_state(log, program, state)
-
-    async def _ask_state(self, pane_id: str) -> str | None:
-        """How a pane is, in `_DEATH_FORMAT`; None if it is gone."""
-        try:
-            lines = await self._ordered_command(
-                "display-message", "-p", "-t", pane_id, _DEATH_FORMAT
-            )
-        except CommandError:
-            return None
-        # Since 3.2 tmux shows a pane that is not there as one without properties.
-        return lines[0] if lines and lines[0].strip() else None
-
-    @staticmethod
-    def _is_asked_about(record: _Record) -> bool:
-        return record.log.exit_status is None and not record.is_respawning
-
-    def _receive_state(self, log: PaneOutput, program: int, state: str) -> None:
-        """A pane was like this, in `_DEATH_FORMAT`, while it ran this program."""
-        record = self._panes.get(log.pane_id)
-        if record is None or record.is_respawning or log.programs != program:
-            return
-        dead, *how = state.split(" ")
-        if dead == "1":
-            status = _status(*(*how, "", "")[:2])
-            if status is not None:
-                self._finish(log, status)
-            elif log.exit_status is None:
-                self._start_soon(self._wait_status, log, program)
-
-    async def _watch_process(self, log: PaneOutput, program: int, pid: int) -> None:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            pass
-        except (AttributeError, OSError):
-            # No Linux, or one before 5.3: tmux tells it within a second.
-            await self._watch_deaths()
-            return
-        else:
-            try:
-                await trio.lowlevel.wait_readable(pidfd)
-            finally:
-                trio.lowlevel.notify_closing(pidfd)
-                os.close(pidfd)
-        if log.programs == program and log.exit_status is None:
-            await self._through_reconnects(lambda: self._wait_status(log, program))
-
-    async def _wait_status(self, log: PaneOutput, program: int) -> None:
-        """The pane's process is gone: ask tmux how, which may not know it yet."""
-        status = None
-        # Up to 3.2 a death by signal has no status at all, so this can't go on for ever.
-        for attempt, delay in enumerate((0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.4)):
-            state = await self._ask_state(log.pane_id)
-            if state is None:
-                # It has gone with its process.
-                break
-            dead, code, number = (*state.split(" "), "", "")[:3]
-            status = _status(code, number) if dead == "1" else None
-            if status is not None or log.exit_status is not None:
-                break
-            if attempt >= PROMPTED_FROM:
-                await self._command("run-shell", "-b", ":")
-            await trio.sleep(delay)
-        if status is None and state is not None and state.startswith("0"):
-            # It may have been the process of the program before.
-            lines = await self._command("display-message", "-p", "-t", log.pane_id, "#{pane_pid}")
-            pid = int(lines[0] or 0)
-            if pid not in (0, self.pid(log.pane_id)):
-                self.watch(log.pane_id, pid)
-                return
-        if log.programs == program:
-            self._finish(log, status or _UNKNOWN)
-
     def _finish(self, log: PaneOutput, status: ExitStatus) -> None:
         # The mark may be held.
         log.release(None)
@@ -724,10 +521,3 @@ class PaneTable:
             lines = await self._command(*where, "#{pane_pid}")
             if lines and lines[0].isdigit() and log.programs == program:
                 await self._command("run-shell", "-b", f"kill -TERM {lines[0]} 2>/dev/null")
-
-
-def _status(code: str, number: str) -> ExitStatus | None:
-    """What tmux says of a dead pane; None while it does not know."""
-    if not code and not number:
-        return None
-    return ExitStatus(int(code) if code else None, int(number) if number else None)
