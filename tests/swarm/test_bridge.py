@@ -1535,6 +1535,8 @@ def test_a_client_of_tmux_lives_in_a_portal(
         (pane_id,) = await portal.call(client.command, "list-panes", "-F", "#{pane_id}")
         (pid,) = await portal.call(client.command, "list-clients", "-F", "#{client_pid}")
         pane = client.pane(pane_id)
+        # What is typed before stands in front of the prompt, and the output behind it.
+        await portal.call(pane.wait_for, r"\$", screen=True)
         stream = portal.iterate(lambda: pane.lines(since=0))
         await portal.call(pane.send_text, "echo $((20 + 3)); echo $((4 + 5))", submit=True)
         seen = []
