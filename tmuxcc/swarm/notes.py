@@ -75,12 +75,9 @@ class StateNotes:
                         self._client.command_nowait(*_note(agent, state))
 
     async def _wait_quiet(self) -> None:
-        added = True
-        while added:
+        while self._added.is_set():
             self._added = trio.Event()
-            with trio.move_on_after(QUIET):
-                await self._added.wait()
-            added = self._added.is_set()
+            await trio.sleep(QUIET)
 
     async def note_all(self) -> None:
         """Note at once how all are. Raises `ConnectionClosed`."""
