@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import trio
@@ -24,7 +24,6 @@ from ..client.streams import LineStream, OutputStream, Overflow
 from ..errors import (
     CommandTimeoutError,
     ConnectionClosed,
-    InvalidSwarm,
     PaneDead,
     PaneDeadError,
     PaneNotFound,
@@ -36,9 +35,10 @@ from .log import LogFile
 from .monitor import Monitor
 from .options import SENT, STOPPED, WANTED, AgentState
 from .policy import GiveUp, Restart, RestartHistory, decide_restart
+from .program import Program
 from .ready import probe
 from .rules import AgentKind
-from .spec import AgentSpec, Ready, read_env_file
+from .spec import AgentSpec, Ready
 from .state import NEXT, AgentStatus, Life, status_of
 
 START_PATIENCE = 10.0
@@ -87,17 +87,16 @@ class Agent:
         agent_id: str,
         spec: AgentSpec,
         *,
+        program: Program,
         client: Client,
         kind: AgentKind,
-        marks: Mapping[str, str],
-        secrets: Mapping[str, str],
-        base_dir: Path,
         log: LogFile | None,
         spare: Callable[[], Iterable[int]],
         changed: Callable[[Agent], None],
     ) -> None:
         self.agent_id = agent_id
         self.spec = spec
+        self.program = program
         self.life = Life.PENDING
         self.failure = ""
         """Why it failed, for people; empty if it did not."""
@@ -109,10 +108,6 @@ class Agent:
         self.window_id = ""
         self._pane: Pane | None = None
         self._client = client
-        self._marks = marks
-        self._secrets = dict(secrets)
-        self._variables: Mapping[str, str] = dict(marks)
-        self._base_dir = base_dir
         self._spare = spare
         self._changed_outside = changed
         self._changed = trio.lowlevel.ParkingLot()
@@ -417,7 +412,7 @@ class Agent:
                 policy=self.spec.stop,
                 grace=grace,
                 wrapper_pid=self.pane.pid,
-                marks=self._mark_entries(),
+                marks=self.program.mark_entries,
                 ask=self._ask_to_end,
                 ended=lambda: self.pane.statistics().exit_status is not None,
                 wait_ended=self.pane.wait_exit,
@@ -429,10 +424,6 @@ class Agent:
             self._stopping = None
         return stopping.report
 
-    def _mark_entries(self) -> tuple[bytes, ...]:
-        """What every process of this agent has in its environment."""
-        return tuple(f"{name}={value}".encode() for name, value in self._marks.items())
-
     async def _ask_to_end(self) -> None:
         policy = self.spec.stop
         if policy.text is not None:
@@ -441,29 +432,6 @@ class Agent:
             await self.pane.send_keys(*policy.keys)
 
     # What the swarm and its windows call
-
-    def _environment(self) -> dict[str, str]:
-        """The variables that its program gets beside those of the server; file and secrets too.
-
-        Raises `InvalidSwarm` if its file of variables can't be read, or if a secret was known to an
-        earlier master only.
-        """
-        from_file: Mapping[str, str] = {}
-        if self.spec.env_file is not None:
-            from_file = read_env_file(self._base_dir / self.spec.env_file)
-        env = {**self.spec.env, **from_file, **self._secrets}
-        if missing := [name for name in self.spec.secret_names if name not in env]:
-            raise InvalidSwarm(
-                f"this master does not know {', '.join(missing)}: use env_file, or spawn it anew",
-                f"{self.agent_id}.secrets",
-            )
-        self._variables = {**env, **self._marks}
-        return self._variables
-
-    @property
-    def cwd(self) -> Path:
-        """The folder that its program starts in."""
-        return self._base_dir / (self.spec.cwd or ".")
 
     def _starting(self) -> None:
         """tmux is about to be asked for its program."""
@@ -618,11 +586,11 @@ class Agent:
 
     async def _respawn(self) -> None:
         """Start its program once more, in its pane. Raises what `Pane.respawn` raises."""
-        kill = False
+        program, kill = self.program, False
         while True:
             try:
                 await self.pane.respawn(
-                    self.spec.argv, cwd=self.cwd, env=self._environment(), kill=kill
+                    program.argv, cwd=program.cwd, env=program.environment(), kill=kill
                 )
             except ConnectionClosed:
                 await self._client.wait_connected()
@@ -667,7 +635,7 @@ class Agent:
                     if not self.ready:
                         await trio.sleep_forever()
                     return
-                await probe(ready, cwd=self.cwd, env=self._variables)
+                await probe(ready, cwd=self.program.cwd, env=self.program.variables)
                 self._become_ready_now()
                 return
             self._late = True

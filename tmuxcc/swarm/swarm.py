@@ -47,6 +47,7 @@ from .options import (
 )
 from .policy import NO_LIMITS, OutputLimits, RestartPolicy
 from .processes import environment_of, identity
+from .program import Program
 from .rules import AgentKind, kind_for
 from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
 from .state import Life
@@ -177,8 +178,10 @@ class Swarm:
         if secrets is not None:
             spec = evolve(spec, secret_names=tuple(secrets))
         agent = self._new_agent(agent_id, spec, kind=kind, secrets=secrets or {})
-        if not agent.cwd.is_dir():
-            raise InvalidSwarm(f"there is no folder {agent.cwd} to start in", f"{agent_id}.cwd")
+        if not agent.program.cwd.is_dir():
+            raise InvalidSwarm(
+                f"there is no folder {agent.program.cwd} to start in", f"{agent_id}.cwd"
+            )
         self._agents[agent_id] = agent
         try:
             await self._start(agent)
@@ -234,7 +237,7 @@ class Swarm:
                 report = await agent.stop(grace=grace)
             else:
                 # What it has started may have outlived it.
-                await end_marked(agent._mark_entries(), spare=(self.client.server_pid,))
+                await end_marked(agent.program.mark_entries, spare=(self.client.server_pid,))
             if self._agents.get(agent_id) is not agent:
                 # It could not even be started.
                 return report
@@ -373,11 +376,15 @@ class Swarm:
         return Agent(
             agent_id,
             spec,
+            program=Program(
+                agent_id,
+                spec,
+                marks={SWARM_VARIABLE: self.mark, AGENT_VARIABLE: agent_id},
+                secrets=secrets,
+                base_dir=self._base_dir,
+            ),
             client=self.client,
             kind=kind if isinstance(kind, AgentKind) else kind_for(spec.argv, spec.kind),
-            marks={SWARM_VARIABLE: self.mark, AGENT_VARIABLE: agent_id},
-            secrets=secrets,
-            base_dir=self._base_dir,
             log=log,
             spare=lambda: (self.client.server_pid,),
             changed=self._note_change,

@@ -75,8 +75,8 @@ class Windows:
 
     async def _start_first(self, agent: Agent, vacant: Pane | None) -> tuple[Pane, str]:
         """Start a program in `vacant` or in a new window; also where the connection ends."""
-        client, argv = self._client, agent.spec.argv
-        env, cwd = agent._environment(), agent.cwd
+        client, argv = self._client, agent.program.argv
+        env, cwd = agent.program.environment(), agent.program.cwd
         if vacant is not None:
             # What it showed before is not of this agent.
             vacant.forget()
@@ -110,7 +110,7 @@ class Windows:
 
     async def _find_window(self, agent: Agent) -> tuple[Pane, str] | None:
         """The pane of a program of an agent, if it was started."""
-        marks = dict(entry.decode().split("=", 1) for entry in agent._mark_entries())
+        marks = agent.program.marks
         for _ in range(LOOKS):
             rows = await list_agents(self._client.command, self._client.session_id)
             for row in rows:
