@@ -29,8 +29,8 @@ ALLOWED = {
 
 # What may be imported from outside: the protocol and the errors have no I/O, no clock, no trio.
 _PURE = {
-    "__future__", "attrs", "codecs", "collections", "enum", "functools", "itertools", "json", "re",
-    "typing",
+    "__future__", "attrs", "codecs", "collections", "enum", "functools", "getopt", "itertools",
+    "json", "re", "typing",
 }  # fmt: skip
 
 

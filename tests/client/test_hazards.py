@@ -6,6 +6,7 @@ import pytest
 import trio
 
 import tmuxcc
+from tmuxcc import SendOutcome
 from tmuxcc.protocol import TmuxVersion, has_capability, has_hazard
 
 from .helpers import Server, flood, gather, run_to_end, shell, until
@@ -69,6 +70,30 @@ async def test_a_busy_pane_is_respawned(server: Server, tmux_version: TmuxVersio
         # The pause that protects the server loses output, and that is told.
         assert ("pause" in causes) == has_hazard(tmux_version, "respawn-crash")
         assert server.pid == pid
+
+
+async def test_nothing_is_pasted_into_what_has_just_died(lasting: Server) -> None:
+    pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", *shell("exit 3"))
+    await until(lambda: lasting.run("display-message", "-pt", pane_id, "#{pane_dead}") == "1")
+    async with lasting.client() as client:
+        alive = await client.command("display-message", "-p", "#{pane_id}")
+        await client.command("set-buffer", "text")
+        with pytest.raises(tmuxcc.CommandError, match="target pane has exited"):
+            await client.command("paste-buffer", "-t", pane_id)
+        assert await client.command("paste-buffer", "-t", alive[0]) == []
+        assert await client.pane(alive[0]).wait_for("text", since=0, echo=True)
+
+
+async def test_typing_to_programs_that_are_just_ending_is_answered(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pid = client.server_pid
+        for number in range(30):
+            made = await client.new_window(argv=["sleep", f"0.0{number % 10}"])
+            pane = client.pane(made.pane_id)
+            await trio.sleep(0.01 * (number % 7))
+            assert await pane.send_text("hello") in SendOutcome
+            await pane.wait_exit()
+        assert lasting.pid == pid
 
 
 async def test_what_was_just_selected_is_destroyed(server: Server) -> None:

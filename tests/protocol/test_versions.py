@@ -98,6 +98,7 @@ RANGES = {
     "pane-off-crash": ("3.2", "3.6b"),
     "no-output-hang": ("3.2", "3.6b"),
     "respawn-crash": ("3.2", "3.7c"),
+    "dead-paste-crash": ("3.2", "3.3a"),
     "popup-crash": ("3.6", "3.7c"),
     "client-race-crash": ("3.2", "3.6b"),
     "destroy-session-crash": ("3.2", "3.7c"),

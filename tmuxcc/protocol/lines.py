@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from getopt import GetoptError, getopt
 
 from attrs import frozen
 
@@ -68,6 +69,9 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
             f"tmux {version} can hang on a format with a negative width; use a positive one"
         )
     fenced = kind is Replies.FENCED
+    if name == "paste-buffer" and has_hazard(version, "dead-paste-crash"):
+        data = _only_into_the_living(argv, data)
+        fenced = True
     pane_id = None
     if name == "respawn-pane" and has_hazard(version, "respawn-crash"):
         # Also of a pane that is dead, if its program was killed in the midst of writing.
@@ -123,6 +127,22 @@ def _steered_refresh(argv: Sequence[Argument], version: TmuxVersion) -> list[Arg
             f"tmux {version} hangs when no-output is changed on a client that is attached"
         )
     return words
+
+
+def _only_into_the_living(argv: Sequence[Argument], data: bytes) -> bytes:
+    """`data`, the line of a paste-buffer, as one that fails as later versions do for dead panes."""
+    try:
+        words = [word if isinstance(word, str) else _text(word) for word in argv[1:]]
+        options, _ = getopt(words, "b:dprs:t:")
+    except GetoptError:
+        # tmux will say what is wrong with it.
+        return data
+    target = [word for name, value in options if name == "-t" for word in (name, value)]
+    # The error is that there is no session of this name.
+    refuse = encode_command("has-session", "-t", "target pane has exited")
+    return encode_command(
+        "if-shell", "-F", *target, "#{pane_dead}", refuse.rstrip(b"\n"), data.rstrip(b"\n")
+    )
 
 
 def _has_negative_width(argv: Sequence[Argument]) -> bool:

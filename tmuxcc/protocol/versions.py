@@ -134,6 +134,13 @@ HAZARDS = (
         " client is behind with it too",
     ),
     _hazard(
+        "dead-paste-crash",
+        "3.2",
+        "3.3a",
+        "paste-buffer into a pane that is dead and stays ends the server (cmd-paste-buffer.c)",
+        "tmux itself is asked, in the same moment, whether the pane is dead",
+    ),
+    _hazard(
         "destroy-session-crash",
         "3.2",
         "3.7c",
