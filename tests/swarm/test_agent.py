@@ -594,6 +594,34 @@ async def test_a_report_is_of_whoever_has_the_pane(server: Server) -> None:
             await swarm.remove(name)
 
 
+def decided_by_report(agent: tmuxcc.Agent) -> bool:
+    return agent.explain().deciding.source == "report"
+
+
+@pytest.mark.parametrize("words", [("busy", "busy"), ("busy", "")])
+async def test_a_report_is_of_the_program_that_has_made_it(
+    server: Server, folder: Path, words: tuple[str, str]
+) -> None:
+    """The first program says something of itself and ends, the second the same, or nothing."""
+    script = f"""
+        say() {{ [ -z "$1" ] || {server.program} set -p -t "$TMUX_PANE" @tmuxcc_activity "$1"; }}
+        if [ -e second ]; then say "{words[1]}"; echo second; exec sleep 600; fi
+        touch second; say "{words[0]}"; echo first; read x; exit 1
+    """
+    async with swarm_on(server, base_dir=folder) as swarm:
+        agent = await swarm.spawn("one", shell(script), kind="generic", restart=QUICK)
+        await said(agent, "first")
+        await until(lambda: decided_by_report(agent))
+        await agent.send("")
+        await until(lambda: agent.restarts == 1)
+        assert await agent.wait_for("second")
+        if words[1]:
+            await until(lambda: decided_by_report(agent))
+        else:
+            await agent.wait_idle()
+            assert not decided_by_report(agent)
+
+
 # Limits
 
 

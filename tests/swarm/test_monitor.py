@@ -6,14 +6,45 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.client.helpers import Server, shell, until
+from tmuxcc.swarm.activity import Activity
 from tmuxcc.swarm.log import LogFile
-from tmuxcc.swarm.monitor import Monitor
+from tmuxcc.swarm.monitor import COALESCE, Monitor
 from tmuxcc.swarm.policy import OutputLimits
 from tmuxcc.swarm.rules import kind_for
 
 pytestmark = pytest.mark.tmux
+
+
+async def test_what_was_read_before_the_program_was_known_to_run_is_weighed_later(
+    server: Server,
+) -> None:
+    async with server.client() as client:
+        argv = shell("echo ready; read x")
+        pane = client.pane((await client.new_window(argv=argv)).pane_id)
+        running = False
+        monitor = Monitor(
+            client,
+            kind_for(argv, "generic"),
+            limits=OutputLimits(),
+            log=None,
+            ready_pattern=None,
+            is_running=lambda: running,
+            capture=pane.capture,
+            changed=lambda: None,
+            became_ready=lambda: None,
+        )
+        monitor.expect_program(pane)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(monitor.run)
+            await until(lambda: monitor.lines == 1)
+            await trio.testing.wait_all_tasks_blocked(2 * COALESCE)
+            running = True
+            monitor.note_running()
+            await until(lambda: monitor.activity is Activity.IDLE)
+            nursery.cancel_scope.cancel()
 
 
 async def test_of_what_was_taken_over_only_what_is_new_goes_to_the_log(

@@ -22,7 +22,7 @@ from tests.client.helpers import (
     shell,
     until,
 )
-from tmuxcc import AgentStatus, ExitStatus, Life, RestartPolicy, SendOutcome
+from tmuxcc import AgentStatus, ExitStatus, Life, Ready, RestartPolicy, SendOutcome
 
 from .helpers import is_clean, lines_of, marked, master, said, swarm_on
 from .programs import worker
@@ -551,6 +551,15 @@ await trio.sleep_forever()
             await until(lambda: agent.statistics().lines >= 3)
             await agent.stop()
             assert (await lines_of(agent)).count("s3") == 2
+
+
+async def test_readiness_of_an_adopted_agent_is_asked_with_its_variables(server: Server) -> None:
+    ready = Ready(command=shell('test "$PORT" = 8080'))
+    async with swarm_on(server, keep=True) as swarm:
+        agent = await swarm.spawn("one", worker(), env={"PORT": "8080"}, ready=ready)
+        await agent.wait_ready()
+    async with swarm_on(server, adopt=True) as swarm:
+        await swarm.agents["one"].wait_ready()
 
 
 async def test_what_was_kept_goes_on_and_is_not_taken_by_accident(server: Server) -> None:

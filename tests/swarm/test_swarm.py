@@ -217,6 +217,27 @@ async def test_a_file_of_variables_is_read_at_each_start(server: Server, folder:
         assert list(swarm.agents) == ["one"]
 
 
+async def test_no_program_is_started_again_elsewhere_where_its_folder_is_gone(
+    server: Server, folder: Path
+) -> None:
+    work = folder / "work"
+    work.mkdir()
+    quick = tmuxcc.RestartPolicy("always", delay=0.01)
+    async with swarm_on(server, base_dir=folder) as swarm:
+        agent = await swarm.spawn("one", shell("pwd; read x; exit 1"), cwd="work", restart=quick)
+        await said(agent, "work")
+        work.rmdir()
+        await agent.send("")
+        await agent.wait_exit()
+        assert agent.life is Life.FAILED
+        assert "no folder" in agent.failure
+        with pytest.raises(tmuxcc.InvalidSwarm, match="no folder"):
+            await swarm.restart("one")
+        work.mkdir()
+        await swarm.restart("one")
+        assert agent.life is Life.RUNNING
+
+
 async def test_a_cancelled_start_leaves_the_swarm_in_order(server: Server) -> None:
     async with swarm_on(server) as swarm:
         for number in range(8):

@@ -33,7 +33,7 @@ from .activity import Activity, Explanation
 from .ending import StopReport, end_agent
 from .log import LogFile
 from .monitor import Monitor
-from .options import SENT, STOPPED, WANTED, AgentState
+from .options import REPORT, SENT, STOPPED, WANTED, AgentState
 from .policy import GiveUp, Restart, RestartHistory, decide_restart
 from .program import Program
 from .ready import probe
@@ -585,12 +585,18 @@ class Agent:
         return self._stop_requested
 
     async def _respawn(self) -> None:
-        """Start its program once more, in its pane. Raises what `Pane.respawn` raises."""
+        """Start its program once more, in its pane.
+
+        Raises what `Pane.respawn` and `Program.prepare` raise.
+        """
         program, kill = self.program, False
+        program.prepare()
         while True:
             try:
+                # What the last one has said of itself is not said by this one.
+                await self._client.command("set-option", "-pu", "-t", self.pane_id, REPORT)
                 await self.pane.respawn(
-                    program.argv, cwd=program.cwd, env=program.environment(), kill=kill
+                    program.argv, cwd=program.cwd, env=program.variables, kill=kill
                 )
             except ConnectionClosed:
                 await self._client.wait_connected()
@@ -608,6 +614,7 @@ class Agent:
         if self.spec.ready is None:
             self.ready = True
         self._set_life(Life.RUNNING)
+        self._monitor.note_running()
 
     def _end(self) -> None:
         if self.window_id:

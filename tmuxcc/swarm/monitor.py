@@ -127,6 +127,10 @@ class Monitor:
         if self._unmute_at is None:
             pane.unmute()
 
+    def note_running(self) -> None:
+        """The program runs: from now on time tells something of it, also if it writes no more."""
+        self._resting.deadline = self._next_time()
+
     def begin_at(self, offset: int) -> None:
         """What lies before `offset` is old: it is neither limited nor written to the log again."""
         self._live_from = offset

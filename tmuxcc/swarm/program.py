@@ -17,7 +17,8 @@ class Program:
 
     `marks` are the variables by which its processes, and those they start, are known as the
     agent's. `secrets` are variables that are noted nowhere. Paths of `spec` are relative to
-    `base_dir`. `variables` are those that it was started with last.
+    `base_dir`. `variables` are those that it gets beside those of the tmux server, as of the last
+    start.
     """
 
     def __init__(
@@ -51,13 +52,17 @@ class Program:
         """What every process of the agent has in its environment."""
         return tuple(f"{name}={value}".encode() for name, value in self.marks.items())
 
-    def environment(self) -> Mapping[str, str]:
-        """The variables that it gets beside those of the tmux server, from now on `variables`.
+    def prepare(self) -> None:
+        """Make `variables` anew for another start, and see that it can be made.
 
-        The file of variables is read anew. Raises `InvalidSwarm` if that can't be done, or if a
-        secret was known to an earlier master only.
+        Raises `InvalidSwarm` if the folder is gone, in place of which tmux would take another, if
+        the file of variables can't be read, or if a secret was known to an earlier master only.
         """
         spec, from_file = self._spec, {}
+        if not self.cwd.is_dir():
+            raise InvalidSwarm(
+                f"there is no folder {self.cwd} to start in", f"{self._agent_id}.cwd"
+            )
         if spec.env_file is not None:
             from_file = read_env_file(self._base_dir / spec.env_file)
         env = {**spec.env, **from_file, **self._secrets}
@@ -67,4 +72,3 @@ class Program:
                 f"{self._agent_id}.secrets",
             )
         self.variables = {**env, **self.marks}
-        return self.variables

@@ -28,7 +28,6 @@ from ..errors import (
     AgentExistsError,
     AgentNotFoundError,
     ConnectionClosed,
-    InvalidSwarm,
     PaneNotFound,
     TmuxError,
 )
@@ -178,10 +177,6 @@ class Swarm:
         if secrets is not None:
             spec = evolve(spec, secret_names=tuple(secrets))
         agent = self._new_agent(agent_id, spec, kind=kind, secrets=secrets or {})
-        if not agent.program.cwd.is_dir():
-            raise InvalidSwarm(
-                f"there is no folder {agent.program.cwd} to start in", f"{agent_id}.cwd"
-            )
         self._agents[agent_id] = agent
         try:
             await self._start(agent)
@@ -447,7 +442,9 @@ class Swarm:
         # Many panes report at once when they are new.
         by_pane: dict[str | None, Agent] = {}
         with suppress(ConnectionClosed):
-            async with self.client.watch_format(f"#{{{REPORT}}}", pane_id="%*") as reports:
+            # What the next program in a pane says is told also where it is the same.
+            watched = f"#{{pane_pid}} #{{{REPORT}}}"
+            async with self.client.watch_format(watched, pane_id="%*") as reports:
                 async for report in reports:
                     if isinstance(report, SubscriptionChanged):
                         agent = by_pane.get(report.pane_id)
@@ -460,7 +457,7 @@ class Swarm:
                             by_pane = {agent.pane_id: agent for agent in running}
                             agent = by_pane.get(report.pane_id)
                         if agent is not None:
-                            agent._reported(report.value)
+                            agent._reported(report.value.partition(" ")[2])
                     elif isinstance(report, Reconnected):
                         note = (CLIENT, str(self.client.client_pid))
                         with suppress(ConnectionClosed):
@@ -478,6 +475,7 @@ class Swarm:
         known = environment_of(row.pane_pid or 0)
         secrets = {name: known[name] for name in spec.secret_names if name in known}
         agent = self._new_agent(row.agent_id, spec, kind=None, secrets=secrets)
+        agent.program.variables = known or agent.program.variables
         state = AgentState.from_json(row.state)
         # tmux may not have noticed yet.
         dead = row.pane_dead or identity(row.pane_pid or 0) is None

@@ -75,8 +75,9 @@ class Windows:
 
     async def _start_first(self, agent: Agent, vacant: Pane | None) -> tuple[Pane, str]:
         """Start a program in `vacant` or in a new window; also where the connection ends."""
-        client, argv = self._client, agent.program.argv
-        env, cwd = agent.program.environment(), agent.program.cwd
+        client, program = self._client, agent.program
+        program.prepare()
+        argv, cwd, env = program.argv, program.cwd, program.variables
         if vacant is not None:
             # What it showed before is not of this agent.
             vacant.forget()
