@@ -96,6 +96,13 @@ async def test_the_death_of_what_runs_behind_a_failed_respawn_is_told(
         assert await pane.wait_exit() == ExitStatus(None, 9)
 
 
+async def test_a_program_has_ended_where_somebody_has_started_another(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = await start(client)
+        lasting.run("respawn-pane", "-k", "-t", pane.pane_id, "sleep", "600")
+        assert await pane.wait_exit() == ExitStatus(None, None)
+
+
 async def test_a_pane_that_is_dead_when_it_is_first_seen_has_its_status(lasting: Server) -> None:
     pane_id = lasting.run("new-window", "-d", "-P", "-F", "#{pane_id}", *shell("exit 3"))
     # The status is there later, on some builds only when tmux is made to look.

@@ -55,7 +55,8 @@ class WatchedPane:
 
     `pid` is its process, if that is watched; `is_there` says that tmux has confirmed it and
     `is_hooked` that its hook tells us of its death. `is_respawning`: its program is being replaced,
-    so that what tmux says of it may be about either.
+    so that what tmux says of it may be about either. `is_unsure`: that has failed, so that the
+    process may be either's.
     """
 
     log: PaneOutput
@@ -63,6 +64,7 @@ class WatchedPane:
     is_there: bool = False
     is_hooked: bool = False
     is_respawning: bool = False
+    is_unsure: bool = False
 
 
 class DeathWatch:
@@ -159,7 +161,7 @@ class DeathWatch:
         """The process of a pane is gone: ask tmux how, which may not know it yet.
 
         `program` is the number that its program has in `log`. That has ended then, unless the
-        process was that of the program before.
+        process may have been that of another one.
         """
         status = None
         for attempt, delay in enumerate(STATUS_DELAYS):
@@ -173,7 +175,8 @@ class DeathWatch:
             if attempt >= PROMPTED_FROM:
                 await self._command("run-shell", "-b", ":")
             await trio.sleep(delay)
-        if state is not None and state.startswith("0") and await self._watch_successor(log):
+        runs = state is not None and state.startswith("0")
+        if runs and await self._watch_successor(log, program):
             return
         if log.programs == program and log.exit_status is None:
             self._finish(log, status or UNKNOWN)
@@ -241,12 +244,18 @@ class DeathWatch:
             elif log.end or pane.is_there:
                 self._finish(log, UNKNOWN)
 
-    async def _watch_successor(self, log: PaneOutput) -> bool:
-        """Where a pane runs another process than was watched, watch that; whether it does."""
+    async def _watch_successor(self, log: PaneOutput, program: int) -> bool:
+        """Where a pane runs another process than was watched, watch that; whether it does.
+
+        What somebody else has started in a pane of ours is not its program.
+        """
         lines = await self._command("display-message", "-p", "-t", log.pane_id, "#{pane_pid}")
         pid, pane = int(lines[0] or 0), self._panes.get(log.pane_id)
         if pane is None or pid in (0, pane.pid):
             return False
+        if log.tells_end and log.programs == program and not pane.is_unsure:
+            return False
+        pane.is_unsure = False
         self.watch(pane, pid)
         return True
 

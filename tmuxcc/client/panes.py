@@ -254,12 +254,14 @@ class PaneTable:
         try:
             await self._replace(record, words, kill=kill, ended=status)
             log.tells_end = True
+            record.is_unsure = False
             record.expectation = None
             pid = await self._command("display-message", "-p", "-t", pane_id, "#{pane_pid}")
             self.deaths.watch(record, int(pid[0] or 0))
         except BaseException:
             # Whatever runs there now, its end is to be seen.
             record.is_there = False
+            record.is_unsure = True
             self._start_soon(self.check, pane_id)
             raise
 
