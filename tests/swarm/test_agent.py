@@ -143,47 +143,34 @@ async def test_a_pane_that_is_closed_from_outside_answers_every_waiter(
     server: Server, what: str
 ) -> None:
     async with swarm_on(server) as swarm:
-        agents = [
-            await swarm.spawn(
-                name, worker(), restart="no" if name == "one" else RestartPolicy("always", delay=0)
-            )
-            for name in ("one", "two")
-        ]
-        other = await swarm.spawn("three", worker())
-        for agent in (*agents, other):
-            await said(agent, "up")
+        agent = await swarm.spawn("one", worker())
+        other = await swarm.spawn("two", worker())
+        for each in (agent, other):
+            await said(each, "up")
 
-        async def idle(agent: tmuxcc.Agent) -> None:
+        async def idle() -> None:
             # It may be idle before it dies.
             try:
                 await agent.wait_idle()
             except tmuxcc.PaneDeadError:
                 return
 
-        async def end(agent: tmuxcc.Agent) -> None:
-            for name in (what,):
-                server.run(name, "-t", agent.pane_id)
+        async def end() -> None:
+            server.run(what, "-t", agent.pane_id)
 
-        for agent in agents:
-            results = await gather(
-                agent.wait_exit,
-                lambda agent=agent: lines_of(agent),
-                lambda agent=agent: agent.wait_for("never"),
-                lambda agent=agent: idle(agent),
-                lambda agent=agent: end(agent),
-            )
-            assert results[0] == ExitStatus(None, None)
-            up, *lost = results[1]
-            assert up == "worker 1 up"
-            assert [line.gap.cause for line in lost] == ["killed"], "its last words, perhaps"
-            assert results[2].outcome in ("exited", "gap")
-            assert agent.is_over
-            assert await agent.send("x") is SendOutcome.DEAD
-            with pytest.raises(tmuxcc.PaneDeadError):
-                await agent.interrupt()
-        assert agents[0].status is AgentStatus.UNKNOWN
-        assert agents[1].status is AgentStatus.FAILED
-        assert "can't be started again" in agents[1].failure
+        results = await gather(
+            agent.wait_exit, lambda: lines_of(agent), lambda: agent.wait_for("never"), idle, end
+        )
+        assert results[0] == ExitStatus(None, None)
+        up, *lost = results[1]
+        assert up == "worker 1 up"
+        assert [line.gap.cause for line in lost] == ["killed"], "its last words, perhaps"
+        assert results[2].outcome in ("exited", "gap")
+        assert agent.is_over
+        assert await agent.send("x") is SendOutcome.DEAD
+        with pytest.raises(tmuxcc.PaneDeadError):
+            await agent.interrupt()
+        assert agent.status is AgentStatus.UNKNOWN
         assert await other.send("still here") is SendOutcome.ACCEPTED
 
 
@@ -592,6 +579,16 @@ async def test_a_report_is_of_whoever_has_the_pane(server: Server) -> None:
             await until(lambda agent=agent, activity=activity: agent.activity is activity)
             # The last window is kept for the next agent.
             await swarm.remove(name)
+
+
+async def test_a_stop_ends_where_somebody_has_started_another_program(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", worker())
+        await said(agent, "up")
+        server.run("respawn-pane", "-k", "-t", agent.pane_id, "sleep", "600")
+        await agent.stop()
+        assert agent.exit_status == ExitStatus(None, None)
+        await swarm.remove("one")
 
 
 def decided_by_report(agent: tmuxcc.Agent) -> bool:

@@ -553,6 +553,18 @@ await trio.sleep_forever()
             assert (await lines_of(agent)).count("s3") == 2
 
 
+async def test_one_that_can_not_be_adopted_is_told_of_and_keeps_nobody_else_from_it(
+    server: Server,
+) -> None:
+    async with swarm_on(server, keep=True) as swarm:
+        for name in ("one", "two", "three"):
+            await swarm.spawn(name, worker())
+        server.run("set-option", "-p", "-u", "-t", swarm.agents["two"].pane_id, "@tmuxcc_spec")
+    with pytest.warns(UserWarning, match="'two' can't be adopted"):
+        async with swarm_on(server, adopt=True) as swarm:
+            assert list(swarm.agents) == ["one", "three"]
+
+
 async def test_readiness_of_an_adopted_agent_is_asked_with_its_variables(server: Server) -> None:
     ready = Ready(command=shell('test "$PORT" = 8080'))
     async with swarm_on(server, keep=True) as swarm:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.client.helpers import OtherClient, Server, client_pids, gather, shell, until
-from tmuxcc import ExitStatus, SendOutcome
+from tmuxcc import ExitStatus, RestartPolicy, SendOutcome
 from tmuxcc.protocol import TmuxVersion, has_hazard
 from tmuxcc.swarm.options import list_agents
 
@@ -129,3 +132,56 @@ async def test_a_program_whose_start_was_not_told_is_found_and_not_started_twice
         assert not any(row.vacant for row in rows)
         names = [window.window_name for window in await swarm.client.list_windows()]
         assert sorted(names) == sorted(swarm.agents)
+
+
+async def test_who_is_removed_takes_nothing_along_that_stands_beside_it(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        one, two = [await swarm.spawn(name, worker()) for name in ("one", "two")]
+        server.run("join-pane", "-d", "-s", two.pane_id, "-t", one.pane_id)
+        await swarm.remove("one")
+        assert await two.send("hello") is SendOutcome.ACCEPTED
+        assert await two.wait_for("got hello")
+        await swarm.spawn("three", worker())
+        await swarm.remove("two")
+        rows = await list_agents(swarm.client.command, swarm.client.session_id)
+        assert [row.agent_id for row in rows] == ["three"]
+
+
+async def test_who_is_started_again_after_its_window_was_closed_gets_another(
+    server: Server,
+) -> None:
+    async with swarm_on(server) as swarm:
+        restart = RestartPolicy("always", delay=0.01)
+        agent = await swarm.spawn("one", worker(), restart=restart)
+        await swarm.spawn("two", worker())
+        await said(agent, "up")
+        server.run("kill-pane", "-t", agent.pane_id)
+        await until(lambda: agent.restarts == 1)
+        assert await agent.wait_for("up")
+        assert await agent.send("hello") is SendOutcome.ACCEPTED
+        rows = await list_agents(swarm.client.command, swarm.client.session_id)
+        assert {row.agent_id: row.pane_id for row in rows}["one"] == agent.pane_id
+
+
+async def test_a_start_that_outlasts_the_patience_of_remove_is_ended_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxcc.swarm.agent.START_PATIENCE", 0.05)
+    async with swarm_on(server) as swarm, trio.open_nursery() as nursery:
+        await swarm.spawn("one", worker())
+        os.kill(swarm.client.server_pid, signal.SIGSTOP)
+        try:
+            nursery.start_soon(swarm.spawn, "two", worker())
+            await until(lambda: "two" in swarm.agents)
+            two = swarm.agents["two"]
+            await swarm.remove("two")
+        finally:
+            os.kill(swarm.client.server_pid, signal.SIGCONT)
+        await two.wait_exit()
+
+        async def only_one() -> bool:
+            rows = await list_agents(swarm.client.command, swarm.client.session_id)
+            return [row.agent_id for row in rows] == ["one"]
+
+        await until(only_one)
+        assert list(swarm.agents) == ["one"]

@@ -299,8 +299,14 @@ class Master:
     async def _tell_lines(self, agent: Agent, job: Job) -> None:
         with suppress(ConnectionClosed):
             # That tmux has gone is told with the agent's end.
-            lines = agent.lines(escapes=self._reporter.escapes)
-            await tell_lines(lines, job, self._reporter)
+            shown = ""
+            while agent.pane_id != shown:
+                job.pane_id = shown = agent.pane_id
+                lines = agent.lines(escapes=self._reporter.escapes)
+                await tell_lines(lines, job, self._reporter)
+                # Where somebody has closed its pane, it may go on in another.
+                while agent.pane_id == shown and not agent.is_over:
+                    await agent.wait_change()
 
     async def _tell_restarts(self, agent: Agent, job: Job) -> None:
         """See every restart, however quickly they come, and have them told in order."""

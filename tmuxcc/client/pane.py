@@ -253,9 +253,13 @@ class Pane:
         between for those that were opened before its start. `argv`, `cwd` and `env` as for
         `Client.new_window`. With `kill` a program that is still running is killed first; what
         it wrote last, and tmux has not sent yet, then counts as written by its successor. Raises
-        `CommandError` if tmux can't start it or the program is still running, `ConnectionClosed`.
+        `CommandError` if tmux can't start it or the program is still running, `PaneNotFound`,
+        `ConnectionClosed`.
         """
-        await self._panes.respawn(self.pane_id, argv, created_options(cwd, env), kill=kill)
+        try:
+            await self._panes.respawn(self.pane_id, argv, created_options(cwd, env), kill=kill)
+        except CommandError as error:
+            raise self._named(error) from error
 
     # Typing
 

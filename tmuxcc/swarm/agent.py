@@ -10,6 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -22,6 +23,7 @@ from ..client.output import ExitStatus
 from ..client.pane import Pane, PreparedText, SendOutcome
 from ..client.streams import LineStream, OutputStream, Overflow
 from ..errors import (
+    CommandError,
     CommandTimeoutError,
     ConnectionClosed,
     PaneDead,
@@ -30,7 +32,7 @@ from ..errors import (
     TmuxError,
 )
 from .activity import Activity, Explanation
-from .ending import StopReport, end_agent
+from .ending import StopReport, StopStep, end_agent
 from .log import LogFile
 from .monitor import Monitor
 from .options import REPORT, SENT, STOPPED, WANTED, AgentState
@@ -106,6 +108,10 @@ class Agent:
         """When its program will be started again, in trio's time; None if it will not."""
         self.ready = False
         self.window_id = ""
+        self.needs_pane = False
+        """Whether its program is to be started again and somebody has closed its pane."""
+        self.is_given_up = False
+        """Whether a `stop` did not wait any longer for a start to come to an end."""
         self._pane: Pane | None = None
         self._client = client
         self._spare = spare
@@ -146,7 +152,10 @@ class Agent:
 
     @property
     def pane(self) -> Pane:
-        """The pane, which stays its own. Raises `PaneDeadError` if it was never given one."""
+        """The pane, which stays its own until somebody closes it.
+
+        Raises `PaneDeadError` if it was never given one.
+        """
         if self._pane is None:
             raise PaneDeadError(self.agent_id)
         return self._pane
@@ -231,7 +240,8 @@ class Agent:
         """What it writes, line by line, from its first line on; see `Pane.lines`.
 
         Ends when the program has ended for good and its last line was given: a restart does not
-        end it. Raises `ConnectionClosed` if tmux is gone.
+        end it. Where somebody closes its pane, it ends too, and what a restart then writes in
+        another pane is read anew. Raises `ConnectionClosed` if tmux is gone.
         """
         return self.pane.lines(since=since, escapes=escapes, overflow=overflow)
 
@@ -339,7 +349,8 @@ class Agent:
     async def wait_exit(self) -> ExitStatus:
         """Wait until its program has ended for good; how. A restart goes on waiting.
 
-        Raises `ConnectionClosed` if tmux is gone first.
+        Raises `ConnectionClosed` if tmux is gone first, and `PaneDeadError` if it could not be
+        started at all.
         """
         await self._over.wait()
         if self.exit_status is None:
@@ -350,7 +361,7 @@ class Agent:
     async def wait_idle(self) -> Activity:
         """Wait until it has done what it was told: IDLE, or BLOCKED if it waits for a decision.
 
-        Raises `PaneDeadError` if its program ends first.
+        A restart goes on waiting. Raises `PaneDeadError` if its program ends for good first.
         """
         await trio.lowlevel.checkpoint()
         while self.activity not in (Activity.IDLE, Activity.BLOCKED):
@@ -387,7 +398,8 @@ class Agent:
 
         The first step is that of its `StopPolicy`, and `grace` (seconds; default: the policy's) is
         how long all polite steps may take together, before SIGKILL. It is not started again.
-        Cancelled, the program is killed at once.
+        Cancelled, the program is killed at once. A start that is under way is waited for, for
+        `START_PATIENCE` seconds; later it is ended as soon as it has come to its end.
         """
         self._stop_requested = True
         self._backoff.cancel()
@@ -403,6 +415,11 @@ class Agent:
             with trio.CancelScope(shield=True), trio.move_on_after(START_PATIENCE):
                 while self.life in (Life.PENDING, Life.STARTING):
                     await self.wait_change()
+            if self.life in (Life.PENDING, Life.STARTING):
+                self.is_given_up = True
+                step = StopStep("tmux does not answer: ended as soon as it has started", 0.0)
+                stopping.report = StopReport(self.agent_id, None, (step,), (), START_PATIENCE, ())
+                return stopping.report
             if self._pane is None:
                 # It could not be started.
                 stopping.report = StopReport(self.agent_id, None, (), (), 0.0, ())
@@ -445,9 +462,11 @@ class Agent:
     ) -> None:
         """Follow the program that was started in `pane`, by us or `adopted`, until it is over.
 
-        `followed` is called when that has begun.
+        `followed` is called when that has begun. Ends also when it `needs_pane`.
         """
         self._pane, self.window_id = pane, window_id
+        self.restarts += self.needs_pane
+        self.needs_pane = False
         pane.keep_open()
         known = self._started_at, self._started_wall
         self._monitor.expect_program(pane)
@@ -501,6 +520,8 @@ class Agent:
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         while True:
+            if self.is_given_up:
+                nursery.start_soon(protected(self._end_late))
             if self.spec.ready is not None:
                 self._readying = readying = trio.CancelScope()
                 nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
@@ -530,11 +551,18 @@ class Agent:
             self._set_life(Life.STARTING)
             try:
                 await self._respawn()
+            except PaneNotFound:
+                self.needs_pane = True
+                self.pane.forget()
+                return
             except TmuxError as error:
                 self._failed(f"it can't be started again: {error}")
                 return
             self.restarts += 1
             self._note_started()
+
+    async def _end_late(self) -> None:
+        await self.stop(grace=0)
 
     async def _decide(self, status: ExitStatus) -> Restart | GiveUp:
         """Whether the program is to be started again, and when."""
@@ -594,7 +622,9 @@ class Agent:
         while True:
             try:
                 # What the last one has said of itself is not said by this one.
-                await self._client.command("set-option", "-pu", "-t", self.pane_id, REPORT)
+                with suppress(CommandError):
+                    # That the pane is gone is told next.
+                    await self._client.command("set-option", "-pu", "-t", self.pane_id, REPORT)
                 await self.pane.respawn(
                     program.argv, cwd=program.cwd, env=program.variables, kill=kill
                 )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
+from warnings import warn
 
 import trio
 from attrs import define, evolve, frozen
@@ -22,12 +23,13 @@ from ..client.client import Client, ClientStatistics
 from ..client.events import Reconnected
 from ..client.expect import MAX_TEXT
 from ..client.output import Chunk
-from ..client.pane import SendOutcome, prepare_text
+from ..client.pane import Pane, SendOutcome, prepare_text
 from ..client.text import decode, strip_sequences
 from ..errors import (
     AgentExistsError,
     AgentNotFoundError,
     ConnectionClosed,
+    InvalidSwarm,
     PaneNotFound,
     TmuxError,
 )
@@ -403,7 +405,28 @@ class Swarm:
             start.error = error
             start.done.set()
             return
-        await agent._run(pane, window_id, start.done.set)
+        await self._follow(agent, pane, window_id, start.done.set)
+
+    async def _follow(
+        self,
+        agent: Agent,
+        pane: Pane,
+        window_id: str,
+        followed: Callable[[], None],
+        adopted: bool = False,
+    ) -> None:
+        await agent._run(pane, window_id, followed, adopted)
+        while agent.needs_pane:
+            try:
+                pane, window_id = await self._windows.start(agent)
+            except (TmuxError, OSError) as error:
+                agent._failed(f"it can't be started again: {error}")
+                return
+            await agent._run(pane, window_id, followed)
+        if agent.is_given_up and self._agents.get(agent.agent_id) is not agent:
+            # It was removed before it had a window.
+            await self._windows.take_back(agent)
+            agent.pane.forget()
 
     # What the swarm does all the time
 
@@ -423,6 +446,9 @@ class Swarm:
                 except PaneNotFound:
                     # Its window was closed just then.
                     self._agents.pop(row.agent_id, None)
+                except InvalidSwarm as error:
+                    # The others are adopted all the same.
+                    warn(f"agent {row.agent_id!r} can't be adopted: {error}", stacklevel=2)
                 except Exception as error:
                     errors.append(error)
 
@@ -489,7 +515,9 @@ class Swarm:
         await self.client.through_reconnects(pane.hook_death)
         agent._starting()
         adopted = trio.Event()
-        self._nursery.start_soon(protected(agent._run), pane, row.window_id, adopted.set, True)
+        self._nursery.start_soon(
+            protected(self._follow), agent, pane, row.window_id, adopted.set, True
+        )
         await adopted.wait()
         if row.report:
             agent._reported(row.report)

@@ -32,15 +32,20 @@ class Windows:
         self._closing = trio.Lock()
 
     async def start(self, agent: Agent) -> tuple[Pane, str]:
-        """Start the agent's program in the pane that it has, in a vacant one or in a new window."""
+        """Start the agent's program in the pane that it has, in a vacant one or in a new window.
+
+        Where its pane is gone, it gets another. Raises `InvalidSwarm`, `CommandError` if tmux can't
+        start it, and `ConnectionClosed`.
+        """
         client, name = self._client, agent.agent_id
-        if agent.window_id and await self._start_again(agent):
+        if agent.window_id and not agent.needs_pane and await self._start_again(agent):
             return agent.pane, agent.window_id
         # Nobody else is to have it before it is known whether this program runs there.
         vacant, self.vacant = self.vacant, None
         try:
             pane, window_id = await self._start_first(agent, vacant)
         except BaseException:
+            # If somebody has closed it, that is found out when it is to be used.
             self._give_back(vacant)
             raise
         more: list[tuple[str, ...]] = []
@@ -49,9 +54,10 @@ class Windows:
                 ("set-option", "-pu", "-t", pane.pane_id, VACANT),
                 ("rename-window", "-t", window_id, name.replace("#", "##")),
             ]
+        # Whoever finds its name finds how it is to be started, too.
         more += [
-            ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
             ("set-option", "-p", "-t", pane.pane_id, SPEC, spec_to_json(agent.spec)),
+            ("set-option", "-p", "-t", pane.pane_id, AGENT, name),
             ("select-pane", "-t", pane.pane_id, "-T", name.replace("#", "##")),
         ]
         if agent.log_file is not None:
@@ -66,12 +72,15 @@ class Windows:
         try:
             await self._client.through_reconnects(lambda: self._client.command(*unwanted))
             await agent._respawn()
+        except PaneNotFound:
+            pass
         except CommandError as error:
             if not _is_gone(error):
                 raise
-            agent.pane.forget()
-            return False
-        return True
+        else:
+            return True
+        agent.pane.forget()
+        return False
 
     async def _start_first(self, agent: Agent, vacant: Pane | None) -> tuple[Pane, str]:
         """Start a program in `vacant` or in a new window; also where the connection ends."""
@@ -87,15 +96,13 @@ class Windows:
                     await vacant.respawn(argv, cwd=cwd, env=env, kill=True)
                     where = ("display-message", "-p", "-t", vacant.pane_id, "#{window_id}")
                     window_id = (await client.command(*where))[0]
-                    if not window_id:
-                        # Somebody has closed it.
-                        raise PaneNotFound(vacant.pane_id)
-                    return vacant, window_id
+                    if window_id:
+                        return vacant, window_id
+                    vacant = None
                 created = await client.new_window(agent.agent_id, argv=argv, cwd=cwd, env=env)
                 return client.pane(created.pane_id), created.window_id
-            except CommandError as error:
-                if vacant is None or not _is_gone(error):
-                    raise
+            except PaneNotFound:
+                # Somebody has closed the vacant one.
                 vacant = None
             except ConnectionClosed:
                 await client.wait_connected()
@@ -129,7 +136,7 @@ class Windows:
                 raise answer
 
     async def take_back(self, agent: Agent) -> None:
-        """Close the window of an agent that is over, or keep it for the next if it is the last.
+        """Close the pane of an agent that is over, or keep it for the next if it is the last.
 
         Without tmux there is no window.
         """
@@ -141,18 +148,18 @@ class Windows:
 
     async def _take_back(self, agent: Agent) -> None:
         client, pane = self._client, agent.pane
-        windows = [row.window_id for row in await client.list_windows(client.session_id)]
-        if agent.window_id not in windows:
+        panes = [row.pane_id for row in await list_agents(client.command, client.session_id)]
+        if pane.pane_id not in panes:
             # Somebody has closed it.
             return
-        if len(windows) > 1:
+        if len(panes) > 1:
             with suppress(CommandError):
-                # Somebody may have closed it.
-                await client.command("kill-window", "-t", agent.window_id)
+                # Somebody may have closed it. What somebody has put beside it stays.
+                await client.command("kill-pane", "-t", pane.pane_id)
         else:
             for option in (AGENT, SPEC, STATE, REPORT, SENT, WANTED, LOG):
                 await client.command("set-option", "-pu", "-t", pane.pane_id, option)
-            # The next one's starts with an empty screen, but not with an empty history.
+            # A program that is started in a pane finds the screen empty, but not the history.
             await client.command("clear-history", "-t", pane.pane_id)
             await client.command("set-option", "-p", "-t", pane.pane_id, VACANT, "1")
             self.vacant = pane
