@@ -1196,9 +1196,10 @@ def finish(
     *,
     status: int = 0,
     interrupts: int = 0,
+    number: signal.Signals = signal.SIGINT,
     cleanups: int = 1,
 ) -> str:
-    """Run a program to its end, with a Ctrl-C for each line that it prints; its stderr."""
+    """Run a program to its end, with a signal for each line that it prints; its stderr."""
     file = tmp_path / "cleanup"
     process = subprocess.Popen(
         [sys.executable, "-c", CLEANUP + textwrap.dedent(program), str(file)],
@@ -1210,7 +1211,7 @@ def finish(
         assert process.stdout is not None
         for _ in range(interrupts):
             assert process.stdout.readline()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         _, said = process.communicate(timeout=GUARD)
     finally:
         process.kill()
@@ -1275,6 +1276,50 @@ def test_the_cleanup_runs_when_a_program_is_interrupted(tmp_path: Path) -> None:
         interrupts=1,
     )
     assert said == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_cleanup_runs_when_a_signal_ends_a_program(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    said = finish(
+        tmp_path,
+        """
+        async def main():
+            call = asyncio.create_task(Portal().call(work))
+            other = asyncio.create_task(Portal().call(work))
+            await until(begun)
+            print("up", flush=True)
+            await asyncio.sleep(600)
+
+        asyncio.run(main())
+        """,
+        status=-number,
+        interrupts=1,
+        number=number,
+        cleanups=2,
+    )
+    assert said == ""
+
+
+def test_a_signal_that_a_program_handles_is_left_to_it(tmp_path: Path) -> None:
+    finish(
+        tmp_path,
+        """
+        async def main():
+            received = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, received.set)
+            call = asyncio.create_task(Portal().call(work))
+            await until(begun)
+            print("up", flush=True)
+            await received.wait()
+            assert not FILE.exists()
+
+        asyncio.run(main())
+        """,
+        interrupts=1,
+        number=signal.SIGTERM,
+    )
 
 
 def test_a_second_interrupt_does_not_break_off_the_cleanup(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -78,9 +79,11 @@ class Portal:
     what still runs inside, and waits until its cleanup has come to its end. Without it the same
     happens at the end of ``asyncio.run`` (before it returns, and after the tasks of the program
     have ended, so that these can still use the portal for their cleanup), whether the program
-    returns, fails or is interrupted. Where a loop is given up without `loop.shutdown_asyncgens`, it
-    happens when the thread that the portal belongs to ends (for a daemon thread: the main thread),
-    and the interpreter waits for it. A portal that was closed stays so: make another one.
+    returns, fails or is interrupted. Under asyncio in the main thread it also happens before
+    SIGTERM or SIGHUP end the program, unless that does something else about them. Where a loop is
+    given up without `loop.shutdown_asyncgens`, it happens when the thread that the portal belongs
+    to ends (for a daemon thread: the main thread), and the interpreter waits for it. A portal that
+    was closed stays so: make another one.
 
     A call sees a copy of the context variables of its caller. Its exceptions come out as they are.
     An error that nobody can take any more (its loop is closed, its stream was dropped, nobody
@@ -220,6 +223,7 @@ class Portal:
             self._loop = asyncio.get_running_loop()
             self._guard = self._guard_loop()
             await anext(self._guard)
+            _heed_signals(self._loop)
 
     async def _guard_loop(self) -> AsyncGenerator[None, None]:
         try:
@@ -522,6 +526,37 @@ def _watch(owner: threading.Thread) -> None:
         portals = _watched.pop(owner)
     for portal in portals:
         portal._close_soon()
+
+
+def _heed_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Have signals that would end the program end all portals before. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            loop.add_signal_handler(number, _end_soon_by, loop, number)
+
+
+_ending: set[asyncio.Task[None]] = set()
+
+
+def _end_soon_by(loop: asyncio.AbstractEventLoop, number: int) -> None:
+    # Held here, as the loop itself holds no task.
+    _ending.add(loop.create_task(_end_by(number)))
+
+
+async def _end_by(number: int) -> None:
+    try:
+        with _watched_lock:
+            portals = [portal for each in _watched.values() for portal in each]
+        for portal in portals:
+            portal._close_soon()
+        for portal in portals:
+            await portal._end()
+    finally:
+        # Also where the program ends meanwhile, since its calls have failed.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 def _after_fork_in_child() -> None:
