@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -371,6 +372,16 @@ async def test_a_handler_of_the_programs_own_is_left_alone(server: Server) -> No
             await until(lambda: received)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_on_a_server_of_others_no_file_stays_while_it_runs(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    async with swarm_on(server) as swarm:
+        before = set(folder.iterdir())
+        assert await swarm.client.command("show-options", "-sv", "set-clipboard") == ["off"]
+    assert not [path for path in before if path.suffix == ".conf"]
 
 
 # After a master that was killed

@@ -238,6 +238,14 @@ async def test_no_program_is_started_again_elsewhere_where_its_folder_is_gone(
         assert agent.life is Life.RUNNING
 
 
+async def test_nothing_is_started_when_the_swarm_has_ended(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        pass
+    with pytest.raises(tmuxcc.ConnectionClosed):
+        await swarm.spawn("one", worker())
+    assert not swarm.agents
+
+
 async def test_a_cancelled_start_leaves_the_swarm_in_order(server: Server) -> None:
     async with swarm_on(server) as swarm:
         for number in range(8):

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -269,47 +269,48 @@ class _Run:
         claimed = False
         server: Identity | None = None
         try:
-            with _configuration(home) as configuration:
-                opening = open_client(
-                    place.session,
-                    socket_path=place.socket_path,
-                    tmux=place.tmux,
-                    create=True,
-                    reconnect=True,
-                    size=self.size,
-                    config_file=configuration,
-                    cwd=self.base_dir,
-                    env={SWARM_VARIABLE: _mark_value(place, life_id)},
-                    argv=_PLACEHOLDER,
-                )
-                async with opening as client:
-                    server = identity(client.server_pid)
-                    await _claim(client, place, life_id, adopted=notes is not None)
-                    _RUNNING.add(life_id)
-                    claimed = True
-                    kept = notes is not None
-                    async with background() as nursery:
-                        swarm = Swarm(
-                            self.cluster_id,
-                            client=client,
-                            nursery=nursery,
-                            mark=_mark_value(place, life_id),
-                            base_dir=self.base_dir,
-                            log_dir=self.log_dir,
-                            socket_path=place.socket_path,
-                            keep=self.keep,
-                        )
-                        try:
-                            nursery.start_soon(protected(self.signals.heed), self.body)
-                            await swarm._begin(adopt=notes is not None)
-                            kept = False
-                            self._swarm = swarm
-                            self._settled.set()
-                            await self.leave.wait()
-                        finally:
-                            kept = kept or swarm.keep
-                            with trio.CancelScope(shield=True):
-                                await _finish(swarm, kept=kept)
+            async with AsyncExitStack() as stack:
+                with _configuration(home) as configuration:
+                    opening = open_client(
+                        place.session,
+                        socket_path=place.socket_path,
+                        tmux=place.tmux,
+                        create=True,
+                        reconnect=True,
+                        size=self.size,
+                        config_file=configuration,
+                        cwd=self.base_dir,
+                        env={SWARM_VARIABLE: _mark_value(place, life_id)},
+                        argv=_PLACEHOLDER,
+                    )
+                    client = await stack.enter_async_context(opening)
+                server = identity(client.server_pid)
+                await _claim(client, place, life_id, adopted=notes is not None)
+                _RUNNING.add(life_id)
+                claimed = True
+                kept = notes is not None
+                async with background() as nursery:
+                    swarm = Swarm(
+                        self.cluster_id,
+                        client=client,
+                        nursery=nursery,
+                        mark=_mark_value(place, life_id),
+                        base_dir=self.base_dir,
+                        log_dir=self.log_dir,
+                        socket_path=place.socket_path,
+                        keep=self.keep,
+                    )
+                    try:
+                        nursery.start_soon(protected(self.signals.heed), self.body)
+                        await swarm._begin(adopt=notes is not None)
+                        kept = False
+                        self._swarm = swarm
+                        self._settled.set()
+                        await self.leave.wait()
+                    finally:
+                        kept = kept or swarm.keep
+                        with trio.CancelScope(shield=True):
+                            await _finish(swarm, kept=kept)
         finally:
             _RUNNING.discard(life_id)
             with trio.CancelScope(shield=True):
@@ -554,7 +555,7 @@ async def run_tmux(tmux_argv: Sequence[str], *command: str) -> bytes:
 
 @contextmanager
 def _configuration(home: Home | None) -> Iterator[Path]:
-    """A file with the configuration, for as long as a server may read it."""
+    """A file with the configuration, for as long as a server that starts may read it."""
     if home is not None:
         yield home.write_configuration(CONFIGURATION)
         return

@@ -389,10 +389,14 @@ class Swarm:
 
     async def _start(self, agent: Agent) -> None:
         """Start it in a task of our own: a cancelled caller leaves nothing half made."""
+        start = _Start(trio.Event())
+        try:
+            self._nursery.start_soon(protected(self._run_agent), agent, start)
+        except RuntimeError as error:
+            # What trio says of a nursery that is closed.
+            raise ConnectionClosed("the swarm has ended") from error
         # At once: whoever stops it from now on waits for its program.
         agent._starting()
-        start = _Start(trio.Event())
-        self._nursery.start_soon(protected(self._run_agent), agent, start)
         await start.done.wait()
         if start.error is not None:
             raise start.error
