@@ -5,7 +5,7 @@ How a note is written and read is in options.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import trio
@@ -17,11 +17,12 @@ from .agent import Agent
 from .options import STATE, AgentState
 
 QUIET = 0.03
-"""Seconds without a change before changes are noted: a note costs tmux as much as what it is about,
-and would be in the way of a start or a broadcast that is under way."""
+"""Seconds for which changes are collected, again and again until none has come for as long: a note
+costs tmux as much as what it is about, and would be in the way of a start or a broadcast that is
+under way."""
 
 LATEST = 0.3
-"""Seconds after which they are noted all the same."""
+"""Seconds of that after which they are noted all the same."""
 
 AT_ONCE = 8
 """How many notes are made before others have their turn: each takes about 0.1 ms."""
@@ -45,7 +46,7 @@ class StateNotes:
         self._dirty.update(agents)
         self._added.set()
 
-    def forget(self, agents: Iterable[Agent]) -> None:
+    def forget(self, *agents: Agent) -> None:
         """What was noted of these may be there no more."""
         for agent in agents:
             self._noted.pop(agent, None)

@@ -161,6 +161,12 @@ class Swarm:
         if agent_id in self._agents:
             raise AgentExistsError(agent_id)
         if isinstance(argv, AgentSpec):
+            given = {
+                "env": env, "env_file": env_file, "cwd": cwd, "restart": restart, "stop": stop,
+                "ready": ready, "limits": limits, "log": None if log else log,
+            }  # fmt: skip
+            if names := [name for name, value in given.items() if value is not None]:
+                raise TypeError(f"{', '.join(names)}: these stand in the AgentSpec")
             spec = argv
         else:
             spec = AgentSpec(
@@ -239,7 +245,7 @@ class Swarm:
                 # It could not even be started.
                 return report
             del self._agents[agent_id]
-            self._notes.forget([agent])
+            self._notes.forget(agent)
             if agent.window_id:
                 try:
                     await self._windows.take_back(agent)
@@ -495,7 +501,7 @@ class Swarm:
                                 "set-option", "-t", self.client.session_id, *note
                             )
                         # A note may have been lost on its way.
-                        self._notes.forget(self._agents.values())
+                        self._notes.forget(*self._agents.values())
                         self._notes.add(*self._agents.values())
 
     async def _adopt_agent(self, row: AgentRow) -> None:
