@@ -6,13 +6,15 @@ import os
 import random
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
 import tmuxcc
-from tmuxcc.client.transport import open_process
+from tmuxcc.client import client as client_module
+from tmuxcc.client.transport import Process, open_process
 from tmuxcc.protocol import OLDEST_SUPPORTED, TmuxVersion, has_capability, parse_version
 
 from .helpers import (
@@ -649,6 +651,26 @@ async def test_a_second_client_changes_nothing_but_the_way_of_commands(server: S
         assert client_pids(server) == {client.client_pid}
         data, status = await run_to_end(client, shell("echo two; exit 5"))
         assert (data, status.code) == (b"two\r\n", 5)
+
+
+async def test_a_second_connection_that_can_not_be_started_costs_nothing_else(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def open_too_long(argv: Sequence[str]) -> Process:
+        attempts.append(argv)
+        return open_process([*argv, "x" * (1 << 22)])
+
+    async with server.client() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(client_module, "open_process", open_too_long)
+            with OtherClient(server):
+                await until(lambda: attempts)
+                assert await client.command("display-message", "-p", "x") == ["x"]
+                assert not client.statistics().command_connection
+        with OtherClient(server):
+            await until(lambda: client.statistics().command_connection)
 
 
 async def test_statistics_count_what_was_done(server: Server) -> None:

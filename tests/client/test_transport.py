@@ -17,7 +17,7 @@ import trio.testing
 
 from tmuxcc.client import transport
 from tmuxcc.client.transport import LocalTransport, Process, open_process
-from tmuxcc.errors import TmuxNotFound
+from tmuxcc.errors import OpenError, TmuxNotFound
 
 from ..fake_tmux import is_gone
 
@@ -59,6 +59,12 @@ def test_a_program_that_can_not_be_started_is_named(name: str) -> None:
         open_process([name, "-V"])
     assert caught.value.program == name
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_keeps_a_process_from_starting_is_told() -> None:
+    with pytest.raises(OpenError, match="Argument list too long") as caught:
+        open_process(["/bin/sh", "x" * (1 << 22)])
+    assert not isinstance(caught.value, TmuxNotFound)
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -78,7 +78,7 @@ class Reconnector:
             try:
                 words = attach_command(self._session_id(), self._flags)
                 process = open_process(self._server.argv(*words))
-            except (TmuxError, OSError) as error:
+            except TmuxError as error:
                 self._note_failure(error)
             else:
                 await self._live(Connection(process))

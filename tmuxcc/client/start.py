@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..protocol import OLDEST_SUPPORTED, TmuxVersion, parse_version, prepare, result
 from .connection import FENCE, Connection
-from .transport import LocalTransport, Transport
+from .transport import LocalTransport, Transport, start_failure
 
 START_TIMEOUT = 10.0
 """Seconds within which tmux must have answered its own arguments: a client and a server that do
@@ -115,15 +115,15 @@ def check_socket_path(path: str) -> None:
 
 
 async def program_version(server: Server) -> TmuxVersion:
-    """What ``tmux -V`` says. Raises `UnsupportedVersion` if that is too old."""
+    """What ``tmux -V`` says. Raises an `OpenError`: `UnsupportedVersion` if that is too old."""
     argv = server.transport.argv([server.program, "-V"])
     try:
         with trio.fail_after(START_TIMEOUT):
             result = await trio.run_process(
                 argv, capture_stdout=True, capture_stderr=True, check=False
             )
-    except (FileNotFoundError, PermissionError) as error:
-        raise TmuxNotFound(argv[0]) from error
+    except OSError as error:
+        raise start_failure(argv[0], error) from error
     except trio.TooSlowError as error:
         raise StartTimeout(START_TIMEOUT, "it did not even tell its version") from error
     text = result.stdout.decode("utf-8", "replace").strip()
@@ -283,5 +283,7 @@ def _silence(server: Server) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{advice}; the server does not answer other clients either"
+    except OSError:
+        return advice
     version = told.stdout.decode("utf-8", "replace").strip()
     return f"{advice} (the server is {version or 'not telling its version'})"

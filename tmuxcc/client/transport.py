@@ -20,7 +20,7 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..errors import TmuxNotFound
+from ..errors import OpenError, TmuxNotFound
 
 STDERR_LINES = 20
 """How many of the last lines on stderr are kept, each up to `STDERR_LINE` characters: enough for
@@ -155,7 +155,7 @@ def open_process(argv: Sequence[str], env: dict[str, str] | None = None) -> Proc
     It has to be called in the thread that runs trio: the kernel ties the signal at the parent's
     death to the *thread* that made the child, and those of trio's pool come and go.
 
-    Raises `TmuxNotFound` if the program does not exist.
+    Raises an `OpenError` if it can't be started, `TmuxNotFound` if the program does not exist.
     """
     environment = dict(os.environ if env is None else env)
     for name in _SCRUBBED:
@@ -170,6 +170,13 @@ def open_process(argv: Sequence[str], env: dict[str, str] | None = None) -> Proc
             env=environment,
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
-        raise TmuxNotFound(argv[0]) from error
+    except OSError as error:
+        raise start_failure(argv[0], error) from error
     return Process(popen)
+
+
+def start_failure(program: str, error: OSError) -> OpenError:
+    """What to raise where `program` could not be started."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return TmuxNotFound(program)
+    return OpenError(f"tmux could not be started ({program}): {error.strerror or error}")
