@@ -18,6 +18,7 @@ import tmuxcc
 from tmuxcc.client import connection as connection_module
 from tmuxcc.client import reconnect as reconnect_module
 from tmuxcc.client.events import Reconnected
+from tmuxcc.client.pane import prepare_text
 from tmuxcc.client.panes import PaneTable
 from tmuxcc.protocol.events import Event
 
@@ -357,6 +358,33 @@ async def test_the_second_connection_for_commands_outlives_the_first(server: Ser
 
 
 # -------------------------------------------------------------------------------------- commands
+
+
+@pytest.mark.tmux
+async def test_a_text_whose_connection_ends_first_is_deleted_on_the_next(server: Server) -> None:
+    async with server.client(reconnect=True) as client:
+        server_pid = client.server_pid
+        with pytest.raises(tmuxcc.ConnectionClosed):
+            async with prepare_text(client, "secret"):
+                assert "secret" in server.run("list-buffers")
+                os.kill(server_pid, signal.SIGSTOP)
+                kill(server, client)
+                await client.command("display-message", "-p", "x")
+        os.kill(server_pid, signal.SIGCONT)
+        await until(lambda: client.generation == 2)
+        await until(lambda: not server.run("list-buffers"))
+
+
+@pytest.mark.tmux
+async def test_a_text_whose_deletion_is_on_its_way_is_deleted_on_the_next(server: Server) -> None:
+    async with server.client(reconnect=True) as client:
+        async with prepare_text(client, "secret"):
+            state = Path(f"/proc/{client.client_pid}/stat")
+            os.kill(client.client_pid, signal.SIGSTOP)
+            await until(lambda: ") T " in state.read_text())
+        kill(server, client)
+        await until(lambda: client.generation == 2)
+        await until(lambda: not server.run("list-buffers"))
 
 
 @pytest.mark.tmux

@@ -186,8 +186,8 @@ class Channel:
             self._flush()
         return sent
 
-    def post(self, argv: Sequence[Argument]) -> None:
-        """Send a command at once, whose reply nobody wants.
+    def post(self, argv: Sequence[Argument]) -> Sent:
+        """Send a command at once, whose reply nobody waits for.
 
         Raises as `prepare` does, for a command that may have to wait `InvalidCommand`, and
         `ConnectionClosed`.
@@ -195,7 +195,9 @@ class Channel:
         line = self.prepare(argv)
         if line.destroys:
             raise InvalidCommand(f"{line.argv[0]!r} may have to wait for its turn: await command()")
-        self._send(line).abandon()
+        sent = self._send(line)
+        sent.abandon()
+        return sent
 
     async def ordered_command(self, *argv: Argument) -> list[str]:
         """Run a command whose reply comes behind all output that was written before it."""

@@ -43,7 +43,7 @@ from ..protocol.events import (
     WindowPaneChanged,
 )
 from .background import background, holds_cancellation
-from .channel import Channel
+from .channel import Channel, Sent
 from .connection import Connection
 from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
@@ -141,6 +141,8 @@ class Client:
         self._subscriptions = 0
         self._wanted: dict[str, tuple[str, ...]] = {}
         """The commands that each new connection is sent."""
+        self._deletions: dict[str, Sent | None] = {}
+        """The buffers that are to be deleted, and the command that was sent for it."""
         self._is_left = False
         self._panes = PaneTable(
             history=history,
@@ -210,6 +212,14 @@ class Client:
         turn; `ConnectionClosed` also while the client is not connected for the moment.
         """
         self._channel.post(argv)
+
+    def delete_buffer(self, buffer: str) -> None:
+        """Have a buffer deleted: at once, and where its connection ends before that, on the next.
+
+        tmux never drops a buffer that has a name. Of one that is not there nobody is told.
+        """
+        self._deletions[buffer] = None
+        self._delete_buffers()
 
     async def wait_connected(self) -> int:
         """Wait until commands can be sent, with ``reconnect=True`` perhaps again; the generation.
@@ -487,9 +497,19 @@ class Client:
         self._use(connection, greeting)
         for command in self._wanted.values():
             self._channel.post(command)
+        self._delete_buffers()
         self.generation += 1
         self._listeners.note_reconnected(Reconnected(self.generation))
         self._panes.reconnected()
+
+    def _delete_buffers(self) -> None:
+        for buffer, sent in tuple(self._deletions.items()):
+            if sent is not None and sent.request.done:
+                del self._deletions[buffer]
+            elif sent is None or not sent.is_pending:
+                # Without a connection it waits for the next.
+                with suppress(ConnectionClosed):
+                    self._deletions[buffer] = self._channel.post(("delete-buffer", "-b", buffer))
 
     def _note_session(self, event: SessionChanged) -> None:
         self.session_id = event.session_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import Enum
 from secrets import token_hex
 from typing import Protocol
@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..errors import CommandError, ConnectionClosed, PaneDead, PaneNotFound, TmuxError
+from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
@@ -82,8 +82,8 @@ class Commander(Protocol):
         """Run several."""
         ...
 
-    def command_nowait(self, *argv: Argument) -> None:
-        """Run one whose reply nobody wants."""
+    def delete_buffer(self, buffer: str) -> None:
+        """Have a buffer deleted, on another connection if need be."""
         ...
 
 
@@ -117,8 +117,7 @@ async def prepare_text(client: Commander, text: str) -> AsyncIterator[PreparedTe
         assert isinstance(listed, list)
         yield PreparedText(buffer, {line.partition(":")[0]: line for line in listed})
     finally:
-        with suppress(ConnectionClosed):
-            client.command_nowait("delete-buffer", "-b", buffer)
+        client.delete_buffer(buffer)
 
 
 def _pasted(text: str) -> bytes:
@@ -469,8 +468,7 @@ class Pane:
         except BaseException as error:
             if buffer:
                 # It was to be deleted with the paste.
-                with suppress(ConnectionClosed):
-                    self._client.command_nowait("delete-buffer", "-b", buffer)
+                self._client.delete_buffer(buffer)
             if not isinstance(error, PaneDead):
                 raise
             return False
