@@ -531,6 +531,27 @@ async def test_programs_get_their_directory_environment_and_arguments_exactly(
             assert told == [os.fsencode(w) for w in (str(directory), value, "none", *arguments)]
 
 
+@pytest.mark.parametrize("name", ["missing", "file", "~"])
+async def test_no_program_is_started_in_a_folder_that_is_not_there(
+    lasting: Server, folder: Path, name: str
+) -> None:
+    (folder / "file").touch()
+    cwd = name if name == "~" else folder / name
+    async with lasting.client() as client:
+        pane = client.pane("%0")
+        for start in (
+            lambda: client.new_session(argv=["cat"], cwd=cwd),
+            lambda: client.new_window(cwd=cwd),
+            lambda: client.split_window("%0", argv=["cat"], cwd=cwd),
+            lambda: pane.respawn(["cat"], cwd=cwd, kill=True),
+            lambda: lasting.client("another", create=True, cwd=cwd).__aenter__(),
+        ):
+            with pytest.raises(tmuxcc.InvalidCommand, match="no folder"):
+                await start()
+        (row,) = await client.list_panes()
+        assert (row.pane_id, row.pane_dead) == ("%0", False)
+
+
 async def test_what_is_made_is_not_selected_and_its_size_is_as_asked(server: Server) -> None:
     async with server.client() as client:
         await client.new_window(argv=["cat"])

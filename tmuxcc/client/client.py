@@ -113,6 +113,7 @@ class Client:
 
     `version` is that of the server. `generation` counts connections, all of them to one server:
     what is of a connection, such as a subscription made with ``refresh-client``, ends with it.
+    `is_local` says whether tmux runs on this machine.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Client:
         self.generation = 1
         self.version: TmuxVersion = OLDEST_SUPPORTED
         self.session_id = ""
+        self.is_local = server.transport.is_local
         self.server_pid = 0
         self.client_pid = 0
         self._server = server
@@ -352,7 +354,7 @@ class Client:
         """Make a session that this client is not attached to; its id.
 
         Its output is not seen by this client. `argv` is the first pane's program (default: the
-        user's shell). Raises `CommandError` if the name is taken.
+        user's shell), `cwd` as for `new_window`. Raises `CommandError` if the name is taken.
         """
         options = ["-d"]
         if name is not None:
@@ -374,6 +376,8 @@ class Client:
 
         `argv` is run as it is, not by a shell, under a wrapper that saves its last output and
         tells its end (see `Pane.wait_exit`); None runs the user's shell, without the wrapper.
+        Raises `InvalidCommand` if there is no folder `cwd`, as far as tmux runs on this machine:
+        elsewhere tmux takes another one without a word.
         """
         options = ["-d", "-t", f"{session_id or self.session_id}:"]
         if name is not None:
@@ -392,7 +396,8 @@ class Client:
     ) -> Created:
         """Split a pane in two, the new one below it or (`horizontal`) beside it; the new id.
 
-        `size` is in characters, or a string such as ``"30%"``. `argv` as for `new_window`.
+        `size` is in characters, or a string such as ``"30%"``. `argv` and `cwd` as for
+        `new_window`.
         """
         options = ["-d", "-t", pane_id, "-h" if horizontal else "-v"]
         if size is not None:
@@ -429,7 +434,7 @@ class Client:
         argv: Sequence[str] | None,
     ) -> Created:
         words = [command, *options, "-P", "-F", _CREATED_FORMAT]
-        words += created_options(cwd, env)
+        words += created_options(cwd, env, is_local=self.is_local)
         program = [] if argv is None else self.wrap(argv)
         if program:
             words += ["--", *program]
@@ -489,7 +494,7 @@ class Client:
         self.version = greeting.version
         self.session_id = greeting.session_id
         self.server_pid, self.client_pid = greeting.server_pid, greeting.client_pid
-        self._panes.deaths.connected(greeting.client_name, is_local=self._server.transport.is_local)
+        self._panes.deaths.connected(greeting.client_name, is_local=self.is_local)
         self._channel.use(connection, greeting)
 
     def _take_over(self, connection: Connection, greeting: Greeting) -> None:
@@ -582,9 +587,10 @@ async def open_client(
     takes some seconds at most.
 
     Raises, before the block is entered, an `OpenError`: `TmuxNotFound`, `UnsupportedVersion`,
-    `NoServer`, `SessionNotFound`, `SocketPathTooLong`, `AccessDenied` or `StartTimeout`. Exceptions
-    of the block come out as they are. When it is left, whatever the reason, the tmux client is
-    detached and its process gone; the session stays.
+    `NoServer`, `SessionNotFound`, `SocketPathTooLong`, `AccessDenied` or `StartTimeout`; or
+    `InvalidCommand`, as `Client.new_window` does. Exceptions of the block come out as they are.
+    When it is left, whatever the reason, the tmux client is detached and its process gone; the
+    session stays.
     """
     server = find_server(
         socket_path=socket_path,
@@ -602,7 +608,15 @@ async def open_client(
     program = wrapped(argv, nonce) if argv is not None else []
     if create:
         assert session is not None
-        command = create_command(session, client_flags(size), size, cwd, env, program)
+        command = create_command(
+            session,
+            client_flags(size),
+            size,
+            cwd,
+            env,
+            program,
+            is_local=server.transport.is_local,
+        )
     else:
         command = attach_command(session, client_flags(size))
     client: Client | None = None

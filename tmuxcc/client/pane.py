@@ -73,6 +73,7 @@ class Commander(Protocol):
     """What a pane needs of its client."""
 
     version: TmuxVersion
+    is_local: bool
 
     async def command(self, *argv: Argument) -> list[str]:
         """Run one command."""
@@ -255,8 +256,9 @@ class Pane:
         `CommandError` if tmux can't start it or the program is still running, `PaneNotFound`,
         `ConnectionClosed`.
         """
+        options = created_options(cwd, env, is_local=self._client.is_local)
         try:
-            await self._panes.respawn(self.pane_id, argv, created_options(cwd, env), kill=kill)
+            await self._panes.respawn(self.pane_id, argv, options, kill=kill)
         except CommandError as error:
             raise self._named(error) from error
 

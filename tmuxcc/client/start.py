@@ -19,6 +19,7 @@ from attrs import frozen
 
 from ..errors import (
     AccessDenied,
+    InvalidCommand,
     NoServer,
     OpenError,
     SessionNotFound,
@@ -156,21 +157,35 @@ def create_command(
     cwd: str | os.PathLike[str] | None,
     env: Mapping[str, str] | None,
     argv: Sequence[str],
+    *,
+    is_local: bool,
 ) -> list[str]:
     """Make a session with this name (and run `argv` in it), or attach to the one that has it."""
     words = ["-C", "new-session", "-A", "-E", "-f", ",".join(flags)]
-    words += ["-s", session.replace("#", "##"), *created_options(cwd, env)]
+    words += ["-s", session.replace("#", "##"), *created_options(cwd, env, is_local=is_local)]
     if size is not None:
         words += ["-x", str(size[0]), "-y", str(size[1])]
     return [*words, "--", *argv] if argv else words
 
 
-def created_options(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> list[str]:
-    """Where and with what environment a new pane's program is started."""
+def created_options(
+    cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None, *, is_local: bool = False
+) -> list[str]:
+    """Where and with what environment a new pane's program is started.
+
+    Raises `InvalidCommand` if tmux `is_local` and `cwd` can't be entered.
+    """
     words = []
     if cwd is not None:
+        folder = str(Path(cwd).absolute())
+        # tmux would take another one without a word.
+        if is_local and not os.access(f"{folder}/.", os.X_OK):
+            raise InvalidCommand(
+                f"there is no folder {folder!r} to start in, or it can't be entered;"
+                " make it first, or give another cwd"
+            )
         # tmux expands formats in it.
-        words += ["-c", str(Path(cwd).absolute()).replace("#", "##")]
+        words += ["-c", folder.replace("#", "##")]
     for name, value in (env or {}).items():
         if not name or "=" in name:
             raise ValueError(f"{name!r} is no name of an environment variable")
