@@ -228,7 +228,11 @@ async def test_what_is_there_can_be_read_after_closing() -> None:
         source.put(Pause("%1"))
     source.put(Pause("%2"))
     assert [event async for event in stream] == [Pause("%1")]
-    assert [event async for event in source.stream()] == []
+
+
+async def test_a_stream_that_was_not_entered_says_how_it_is_read() -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await _Source().stream().__anext__()
 
 
 async def test_a_cancelled_wait_loses_nothing() -> None:

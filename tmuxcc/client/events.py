@@ -142,6 +142,7 @@ def _filtered(
 class EventStream(Generic[T]):
     """Events as they come; use it with ``async with`` and iterate over it.
 
+    It listens while its block lasts; iterating before that raises `RuntimeError`.
     Gives each event once, to one task at a time, and `EventsLost` where more than `MAX_EVENTS`
     waited; `Reconnected` where a client with ``reconnect=True`` has made a new connection. After
     the last event it raises `ConnectionClosed`. Waiting is a cancellation point, and a cancelled
@@ -153,6 +154,7 @@ class EventStream(Generic[T]):
     ) -> None:
         self._subscribe = subscribe
         self._remove: Callable[[], None] | None = None
+        self._was_entered = False
         self._events: deque[T | Reconnected] = deque()
         self._lost = 0
         self._failure: Exception | None = None
@@ -161,6 +163,7 @@ class EventStream(Generic[T]):
 
     async def __aenter__(self) -> EventStream[T]:
         await trio.lowlevel.checkpoint()
+        self._was_entered = True
         self._remove = self._subscribe(self.put)  # type: ignore[arg-type]  # only T is put
         return self
 
@@ -188,6 +191,10 @@ class EventStream(Generic[T]):
         return self
 
     async def __anext__(self) -> T | EventsLost | Reconnected:
+        if not self._was_entered:
+            raise RuntimeError(
+                "nobody listens yet: enter the stream with `async with`, iterate within its block"
+            )
         if self._waiting is not None:
             raise trio.BusyResourceError("another task is reading this stream")
         await trio.lowlevel.checkpoint_if_cancelled()
