@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import stat
@@ -81,6 +82,15 @@ async def test_a_tmux_that_is_too_old_is_refused_with_the_version_found(
             raise AssertionError
     assert caught.value.found == found
     assert not socket_path.exists()
+
+
+def test_under_asyncio_a_client_says_what_to_use_instead() -> None:
+    async def main() -> None:
+        async with tmuxcc.open_client():
+            raise AssertionError
+
+    with pytest.raises(RuntimeError, match=r"trio\.run.*TmuxSwarmManager"):
+        asyncio.run(main())
 
 
 async def test_attaching_starts_no_server(server: Server) -> None:
@@ -301,6 +311,8 @@ async def test_what_would_hold_the_connection_is_refused_unsent(server: Server) 
             ("",),
             (),
             ("set-buffer", "NUL \0"),
+            (3,),
+            ("list-panes", "-t", None),
         ):
             with pytest.raises(tmuxcc.InvalidCommand):
                 await client.command(*argv)

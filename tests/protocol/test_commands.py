@@ -75,6 +75,9 @@ def test_arguments_may_be_text_or_bytes() -> None:
         (["ls", "a\0'b"], "NUL"),
         (["ls\0"], "NUL"),
         (["ls", "\ud800"], "surrogate"),
+        ([3], "3 is neither str nor bytes"),
+        (["ls", None], "None is neither"),
+        ([["ls", "-F"]], "neither"),
     ],
 )
 def test_what_can_not_be_sent_is_refused(argv: list, says: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks of our own behind a block of somebody else's."""
+"""Tasks of our own behind a block of somebody else's, and trio under both."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def protected(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitab
         await function(*args)
 
     return run
+
+
+def require_trio() -> None:
+    """Raise `RuntimeError` if what calls this is no task of trio."""
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError(
+            "this needs trio: run it with trio.run(); under asyncio use tmuxcc.TmuxSwarmManager,"
+            " or the Portal of tmuxcc.swarm.bridge"
+        )
 
 
 def holds_cancellation(error: BaseException) -> bool:

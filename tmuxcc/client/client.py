@@ -42,7 +42,7 @@ from ..protocol.events import (
     WindowClose,
     WindowPaneChanged,
 )
-from .background import background, holds_cancellation
+from .background import background, holds_cancellation, require_trio
 from .channel import Channel, Sent
 from .connection import Connection
 from .events import EventStream, Listeners, Reconnected
@@ -588,10 +588,11 @@ async def open_client(
 
     Raises, before the block is entered, an `OpenError`: `TmuxNotFound`, `UnsupportedVersion`,
     `NoServer`, `SessionNotFound`, `SocketPathTooLong`, `AccessDenied` or `StartTimeout`; or
-    `InvalidCommand`, as `Client.new_window` does. Exceptions of the block come out as they are.
-    When it is left, whatever the reason, the tmux client is detached and its process gone; the
-    session stays.
+    `InvalidCommand`, as `Client.new_window` does; under asyncio `RuntimeError`. Exceptions of the
+    block come out as they are. When it is left, whatever the reason, the tmux client is detached
+    and its process gone; the session stays.
     """
+    require_trio()
     server = find_server(
         socket_path=socket_path,
         socket_name=socket_name,

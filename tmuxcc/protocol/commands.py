@@ -26,8 +26,9 @@ def encode_command(*argv: Argument) -> bytes:
     """Encode one command: the bytes to send, with the LF at the end.
 
     `str` arguments are encoded as UTF-8 with surrogateescape. Raises `InvalidCommand` for an
-    empty list, an empty command name, a name that tmux would take for an assignment, and NUL,
-    which no argument can hold. An argument is never a separator or a block: ``;`` is a word.
+    empty list, an empty command name, a name that tmux would take for an assignment, what is
+    neither `str` nor `bytes`, and NUL, which no argument can hold. An argument is never a separator
+    or a block: ``;`` is a word.
     """
     words = [word if isinstance(word, bytes) else _encode(word) for word in argv]
     if not words:
@@ -49,6 +50,12 @@ def _encode(word: str) -> bytes:
         return word.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise InvalidCommand(f"{word!r} holds a surrogate that stands for no byte") from error
+    except AttributeError as error:
+        raise _no_text(word) from error
+
+
+def _no_text(word: object) -> InvalidCommand:
+    return InvalidCommand(f"{word!r} is neither str nor bytes, which all words of a command are")
 
 
 def _quote(word: bytes) -> bytes:
@@ -249,7 +256,10 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
 
 
 def _shown(word: Argument) -> str:
-    return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
+    try:
+        return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
+    except AttributeError as error:
+        raise _no_text(word) from error
 
 
 def _has_flag(words: Sequence[str], flags: str, with_value: str) -> bool:
