@@ -30,13 +30,14 @@ DEATH_HOOK = "pane-died[6973]"
 
 DEATH_MESSAGE = "tmuxcc-pane-died"
 
-STATUS_DELAYS = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.4)
-"""Seconds between questions how a process ended. Up to 3.2 tmux has no status at all for a death by
-signal, so this can't go on for ever."""
+STATUS_DELAYS = (0, 0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
+"""Seconds before each question how a process ended. Up to 3.2 tmux has no status at all for a death
+by signal, so this can't go on for ever."""
 
-PROMPTED_FROM = 2
-"""How often tmux is asked that before it is given another child, whose end has it look again: some
-builds up to 3.5a miss an end now and then, but a child costs more than a question."""
+UNPROMPTED_QUESTIONS = 3
+"""How often tmux is asked how a process ended before it is given another child, whose end has it
+look again: some builds up to 3.5a miss an end now and then, but a child costs more than a question.
+"""
 
 _FORMAT = "#{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
 
@@ -70,8 +71,8 @@ class WatchedPane:
 class DeathWatch:
     """Sees panes of `panes` end, and calls `finish` with the log of each and how it ended.
 
-    The other arguments are as for `PaneTable`. Tasks of this raise `ConnectionClosed` where the
-    connection has ended for good.
+    The other arguments are as for `PaneTable`. A task that this starts with `start_soon` may raise
+    `ConnectionClosed` at any loss of the connection; `run` never does.
     """
 
     def __init__(
@@ -164,7 +165,10 @@ class DeathWatch:
         process may have been that of another one.
         """
         status = None
-        for attempt, delay in enumerate(STATUS_DELAYS):
+        for asked, delay in enumerate(STATUS_DELAYS):
+            if asked >= UNPROMPTED_QUESTIONS:
+                await self._command("run-shell", "-b", ":")
+            await trio.sleep(delay)
             state = await self._ask(log.pane_id)
             if state is None:
                 # It has gone with its process.
@@ -172,9 +176,6 @@ class DeathWatch:
             status = _status(state)
             if status is not None or log.exit_status is not None:
                 break
-            if attempt >= PROMPTED_FROM:
-                await self._command("run-shell", "-b", ":")
-            await trio.sleep(delay)
         runs = state is not None and state.startswith("0")
         if runs and await self._watch_successor(log, program):
             return

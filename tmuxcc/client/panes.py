@@ -56,8 +56,9 @@ class PaneTable:
     `command` sends one command and gives its lines; so does `ordered_command`, with a reply that
     comes behind all output that was written before it. `ordered_line` sends several commands as
     one line, in which nothing can run in between, and gives their replies. All raise what
-    `Client.command` raises. `through_reconnects` is that of the client. `deaths` sees the panes
-    end.
+    `Client.command` raises. `through_reconnects` is that of the client. `start_soon` runs a
+    function in a task of its own, in which it may raise `ConnectionClosed` and `PaneNotFound`.
+    `deaths` sees the panes end.
     """
 
     def __init__(
