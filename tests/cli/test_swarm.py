@@ -467,6 +467,35 @@ def test_wait_for_text_ends_with_1_when_the_agent_ends_first(folder, tmux, start
     assert run.text == "a: exit 3\n"
 
 
+def test_wait_for_text_goes_on_through_restarts(folder, tmux):
+    text = f"""
+    [agents.a]
+    command = "sh -c '[ -e {folder}/go ] || exit 3; echo found; exec cat'"
+    restart = {{when = "always", delay = 0.2, factor = 1, max_restarts = 1000}}
+    """
+    words = ("wait", "--for", "^found$", "--tmux", tmux)
+    where = (tmux, socket_of(folder), "list-clients")
+    with master(folder, tmux, text):
+        alone = len(in_tmux(*where).splitlines())
+        with running(folder, *words) as run:
+            eventually(lambda: len(in_tmux(*where).splitlines()) > alone)
+            seen = agents(folder, tmux)["a"]["restarts"]
+            eventually(lambda: agents(folder, tmux)["a"]["restarts"] >= seen + 3)
+            (folder / "go").touch()
+            assert (run.wait_end(), run.text) == (0, "a: found\n")
+
+
+def test_wait_for_text_ends_when_an_agent_is_given_up(folder, tmux):
+    text = """
+    [agents.a]
+    command = "sh -c 'echo up; exit 3'"
+    restart = {when = "always", delay = 0.5, max_restarts = 2}
+    """
+    with master(folder, tmux, text):
+        result = tmuxcc(folder, "wait", "--for", "never", "--tmux", tmux)
+        assert (result.returncode, result.stdout) == (1, "a: exit 3\n")
+
+
 def test_wait_for_any_ends_with_the_first(folder, tmux, start, verb):
     start("[agents]\na = {command = 'cat'}\nb = {command = 'true'}\n")
     assert verb("wait", "--exit", "--any").stdout == "b: exit 0\n"

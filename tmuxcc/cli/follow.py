@@ -7,7 +7,7 @@ master has ended is told by the system.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -85,6 +85,20 @@ class Follower:
     async def wait_over(self, agent_id: str) -> None:
         """Wait until an agent's program has ended and nobody will start it again."""
         await self.wait_until(lambda: self.is_over(agent_id))
+
+    async def wait_again(self, agent_id: str, again: trio.Event) -> bool:
+        """Wait for `again`, which is set where its next program writes; False if there is none."""
+
+        async def cancel_when_over() -> None:
+            with suppress(ConnectionClosed):
+                await self.wait_over(agent_id)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when_over)
+            await again.wait()
+            nursery.cancel_scope.cancel()
+        return again.is_set()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds, and has for a moment."""

@@ -285,11 +285,7 @@ class _Following:
                 lost = LostOutput(Gap(stream.offset, None, "killed"))
                 rest = [*rest, lost] if missing is None else missing
             await printer.put(name, rest, live=True)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when_over, name, nursery.cancel_scope)
-                await program.again.wait()
-                nursery.cancel_scope.cancel()
-            if not program.again.is_set():
+            if not await self._follower.wait_again(name, program.again):
                 return
             stream = pane.output(since=0)
 
@@ -317,8 +313,3 @@ class _Following:
             program.ended = True
             program.tail = self._tails.pop(pane.pane_id, _MARK)
             pane.forget()
-
-    async def _cancel_when_over(self, agent_id: str, scope: trio.CancelScope) -> None:
-        with suppress(ConnectionClosed):
-            await self._follower.wait_over(agent_id)
-        scope.cancel()

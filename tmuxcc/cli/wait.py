@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ..client.background import background
 from ..errors import PaneNotFound, TmuxError, TmuxSwarmError
+from ..protocol.events import Output
 from .follow import Follower, following
 from .options import SECONDS
 from .report import json_text, status_text
@@ -93,7 +94,8 @@ def wait(
     One of --for, --idle, --ready and --exit says how far. --for looks at what is written from now
     on; ^ and $ stand for each line. --idle and --ready are known by the master (`tmuxcc up`), so
     one has to run, unless all are ready already; what they say has to last a moment. An agent
-    that has ended does not come so far any more: NAME those that matter.
+    that has ended for good, and is not to be started again, does not come so far any more: NAME
+    those that matter.
 
     \b
     Examples:
@@ -101,7 +103,7 @@ def wait(
       tmuxcc wait --for 'Traceback|FAILED' --any
       tmuxcc wait --exit worker-1
 
-    Exit status: 0 when it came, 1 when an agent ended first, 124 when the time was over.
+    Exit status: 0 when it came, 1 when an agent ended for good first, 124 when the time was over.
     """  # noqa: D301 - the \b is for click
     if sum((pattern is not None, idle, ready, for_exit)) != 1:
         raise click.UsageError("say one of --for PATTERN, --idle, --ready and --exit")
@@ -141,16 +143,21 @@ class _Waiting:
         self._results: list[_Result] = []
         self._failure: TmuxError | None = None
         self._news = trio.Event()
+        self._again: dict[str, trio.Event] = {}
+        """Of panes: set when the next program in it writes."""
 
     async def run(self, agents: Sequence[Sighting]) -> int:
         """The exit status. Raises `ConnectionClosed` if the swarm has gone."""
         plan = self._plan
-        if plan.idle or plan.ready:
+        if plan.exit:
+            return await self._gather(agents, self._wait_exit)
+        wait = self._wait_noted if plan.pattern is None else self._wait_text
+        remove = self._link.client.add_tap(self._hear, Output)
+        try:
             async with following(self._link) as follower:
-                return await self._gather(
-                    agents, lambda agent: self._wait_noted(follower, agent.agent_id)
-                )
-        return await self._gather(agents, self._wait_exit if plan.exit else self._wait_text)
+                return await self._gather(agents, partial(wait, follower))
+        finally:
+            remove()
 
     async def _gather(
         self, agents: Sequence[Sighting], function: Callable[[Sighting], Awaitable[_Result]]
@@ -188,28 +195,47 @@ class _Waiting:
             return _Result(agent.agent_id, True, "exited", status_text(None))
         return _Result(agent.agent_id, True, "exited", status_text(status))
 
-    async def _wait_text(self, agent: Sighting) -> _Result:
+    async def _wait_text(self, follower: Follower, agent: Sighting) -> _Result:
         assert self._plan.pattern is not None
-        pane = self._link.client.pane(agent.pane_id)
+        agent_id, pane = agent.agent_id, self._link.client.pane(agent.pane_id)
+        again = self._again[agent.pane_id] = trio.Event()
+        since = None
         try:
             await pane.adopt(let_go=self._link.master is None)
             while True:
                 result = await pane.wait_for(
-                    self._plan.pattern, screen=self._plan.screen, echo=True
+                    self._plan.pattern, since=since, screen=self._plan.screen, echo=True
                 )
+                since = None
                 if result.match is not None:
                     found = " ".join(result.match[0].split())
-                    return _Result(agent.agent_id, True, "matched", found)
+                    return _Result(agent_id, True, "matched", found)
                 if result.outcome == "exited":
-                    status = await pane.wait_exit()
-                    return _Result(agent.agent_id, False, "exited", status_text(status))
+                    status = pane.statistics().exit_status
+                    if not await follower.wait_again(agent_id, again):
+                        last = follower.agents.get(agent_id)
+                        status = (last and last.exit_status) or status
+                        return _Result(agent_id, False, "exited", status_text(status))
+                    again = self._again[agent.pane_id] = trio.Event()
+                    since = 0
         except PaneNotFound:
-            return _Result(agent.agent_id, False, "exited", status_text(None))
+            return _Result(agent_id, False, "exited", status_text(None))
 
-    async def _wait_noted(self, follower: Follower, agent_id: str) -> _Result:
+    def _hear(self, event: Output) -> None:
+        again = self._again.get(event.pane_id)
+        if again is not None:
+            pane = self._link.client.pane(event.pane_id)
+            if pane.statistics().exit_status is not None:
+                # Let this be the output of another program, from 0 on.
+                pane.forget()
+                again.set()
+
+    async def _wait_noted(self, follower: Follower, agent: Sighting) -> _Result:
+        agent_id = agent.agent_id
+
         def came() -> str:
-            agent = follower.agents.get(agent_id)
-            state = None if agent is None or agent.pane_dead else agent.state
+            now = follower.agents.get(agent_id)
+            state = None if now is None or now.pane_dead else now.state
             if state is None or state.life != "running":
                 return ""
             if self._plan.ready:
@@ -223,9 +249,9 @@ class _Waiting:
         )
         if word := came():
             return _Result(agent_id, True, word, word)
-        agent = follower.agents.get(agent_id)
-        if agent is None or follower.is_over(agent_id):
-            status = status_text(None if agent is None else agent.exit_status)
+        if follower.is_over(agent_id):
+            last = follower.agents.get(agent_id)
+            status = status_text(None if last is None else last.exit_status)
             return _Result(agent_id, False, "exited", status)
         self._check_master()
         raise AssertionError
