@@ -361,6 +361,17 @@ def test_a_second_signal_kills(folder, own):
         assert "killed by SIGKILL (9)" in run.errors()
 
 
+def test_after_a_second_signal_the_summary_is_still_the_last_line(folder, own):
+    with running(folder, *own, "--json", "--grace", "1000", "-n", "p", STUBBORN) as run:
+        run.wait_text('"up"')
+        run.signal(signal.SIGINT)
+        run.wait_message("stopping… (again to kill)")
+        run.signal(signal.SIGINT)
+        assert run.wait_end() == 130
+    summary = json_lines(run.text)[-1]
+    assert (summary["event"], summary["programs"][0]["signal"]) == ("summary", signal.SIGKILL)
+
+
 def test_after_the_grace_time_it_kills(folder, own):
     with running(folder, *own, "--grace", "0.2", "-n", "p", STUBBORN) as run:
         run.wait_text("up")

@@ -204,6 +204,18 @@ def test_the_second_signal_kills(folder, own):
         assert re.search(r"^a +stopped, killed by SIGKILL \(9\) ", run.errors(), re.MULTILINE)
 
 
+def test_after_a_second_signal_the_summary_is_still_the_last_line(folder, own):
+    file = swarm_file(folder, f'[agents.a]\ncommand = "{STUBBORN}"\nstop = {{grace = 1000}}\n')
+    with running(folder, *own, "--json", file) as run:
+        run.wait_text('"up"')
+        run.signal(signal.SIGINT)
+        run.wait_message("stopping… (again to kill)")
+        run.signal(signal.SIGINT)
+        assert run.wait_end() == 130
+    summary = json_lines(run.text)[-1]
+    assert (summary["event"], summary["programs"][0]["signal"]) == ("summary", signal.SIGKILL)
+
+
 def test_grace_is_the_time_until_an_agent_is_killed(folder, own):
     file = swarm_file(folder, f'[agents.a]\ncommand = "{STUBBORN}"\nstop = {{grace = 1000}}\n')
     with running(folder, *own, "--grace", "0.2", file) as run:

@@ -6,6 +6,7 @@ is only when which agent is started or ended, and who is told.
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import time
@@ -39,7 +40,7 @@ LAST_LINES = 0.02
 """Seconds after a program's end until it is told, so that its last lines stand before that."""
 
 LAST_WORDS = 2.0
-"""Seconds for a reader of our output to take the rest of it, when we were told to end twice."""
+"""Seconds for a reader of our output to take the rest of it, when we were told to end."""
 
 
 @frozen
@@ -147,9 +148,13 @@ class Master:
         kept = self._swarm is not None and self._swarm.keep
         if self._swarm is not None and not kept and self._writer.failure is None:
             self._reporter.summary(status)
-            if not self._drain.cancel_called:
-                with trio.CancelScope() as self._drain:
-                    await self._writer.wait_written()
+            hurried = self._drain.deadline < math.inf
+            with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
+                await self._writer.wait_written()
+
+    def _hurry(self) -> None:
+        """Give a reader of our output only a moment more to take it."""
+        self._drain.deadline = min(self._drain.deadline, trio.current_time() + LAST_WORDS)
 
     def _status(self) -> int:
         if self._interrupted is not None:
@@ -371,7 +376,7 @@ class Master:
             else:
                 self._reporter.message("killing…")
                 self._patience.cancel()
-                self._drain.cancel()
+                self._hurry()
 
     async def _heed_reader(self) -> None:
         """Whoever read our output has gone, so there is nobody to run anything for."""
@@ -434,8 +439,7 @@ class Master:
                     nursery.start_soon(stop, agent)
         if patience.cancelled_caught:
             await swarm.stop_all(grace=0)
-        await trio.sleep(LAST_WORDS)
-        self._drain.cancel()
+        self._hurry()
 
 
 def _first(errors: BaseExceptionGroup[TmuxError]) -> TmuxError:

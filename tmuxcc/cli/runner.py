@@ -7,6 +7,7 @@ left behind, and the folder of the socket go, in this order and in every case.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -36,7 +37,8 @@ HISTORY = 8 << 20
 """Bytes of a pane that may wait for a slow reader of our output before some are lost."""
 
 LAST_WORDS = 2.0
-"""Seconds for what was killed to be gone, and its end to be read."""
+"""Seconds for what was killed to be gone and its end to be read; and, when we were told to end, for
+a reader of our output to take the rest of it."""
 
 STRAYS = 1.0
 """Seconds between SIGTERM and SIGKILL for what the programs left in the background."""
@@ -182,9 +184,13 @@ class Runner:
             await self._writer.wait_written()
         if self._client is not None and self._writer.failure is None:
             self._reporter.summary(status)
-            if not self._drain.cancel_called:
-                with trio.CancelScope() as self._drain:
-                    await self._writer.wait_written()
+            hurried = self._drain.deadline < math.inf
+            with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
+                await self._writer.wait_written()
+
+    def _hurry(self) -> None:
+        """Give a reader of our output only a moment more to take it."""
+        self._drain.deadline = min(self._drain.deadline, trio.current_time() + LAST_WORDS)
 
     async def _serve(self, socket: Path, configuration: Path) -> None:
         self._variable = pane_variable(socket)
@@ -271,7 +277,7 @@ class Runner:
                 self._stop(number, "stopping… (again to kill)")
             else:
                 self._patience.cancel()
-                self._drain.cancel()
+                self._hurry()
 
     async def _heed_reader(self) -> None:
         """Whoever read our output has gone, so there is nobody to run anything for."""
@@ -306,8 +312,7 @@ class Runner:
             send_signal(programs, signal.SIGKILL)
             await trio.sleep(LAST_WORDS)
         self._body.cancel()
-        await trio.sleep(LAST_WORDS)
-        self._drain.cancel()
+        self._hurry()
 
     async def _ask_to_end(self, client: Client, job: Job, number: int) -> None:
         """As the terminal would: Ctrl-C typed, or the signal to the group in the foreground."""
