@@ -98,12 +98,12 @@ def master(folder: Path, tmux: str, text: str) -> Iterator[Running]:
 # Which swarm
 
 
-def test_without_a_swarm_one_line_says_how_to_start_one(verb):
+def test_without_a_swarm_one_line_says_how_to_start_one(verb, tmux):
     for words in (("ps",), ("logs",), ("down",), ("send", "a", "x"), ("ps", "-c", "demo")):
         result = verb(*words)
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
-        assert "start it with `tmuxcc up FILE`" in line
+        assert f"start it with `tmuxcc up --tmux {tmux} FILE`" in line
 
 
 def test_of_several_swarms_one_has_to_be_named(folder, tmux, verb):
@@ -132,6 +132,24 @@ def test_a_swarm_on_another_server_is_found_there(folder, tmux, verb, socket_pat
     assert verb("ps").returncode == 1
     assert verb("down", *at).returncode == 0
     assert in_tmux(tmux, str(socket_path), "list-sessions", "-F", "#S") == "work"
+
+
+def test_advice_names_the_server_that_was_chosen(folder, tmux, verb):
+    at = ("-S", f"{folder}/a socket")
+    named = f"-S '{folder}/a socket' --tmux {tmux}"
+    file = swarm_file(folder, CAT)
+    up = verb("up", "-d", *at, file).stderr
+    assert f"`tmuxcc up {named} --adopt {file}`" in up
+    assert f"`tmuxcc down {named} -c demo`" in up
+    assert f"`tmuxcc up {named} --adopt FILE`" in verb("ps", *at).stderr
+    assert f"`tmuxcc up {named} --adopt FILE`" in verb("wait", "--idle", *at).stderr
+    again = verb("up", *at, file).stderr
+    assert f"`tmuxcc ps {named} -c demo`" in again
+    assert f"`tmuxcc down {named} -c demo`" in again
+    assert verb("down", *at).returncode == 0
+    # In front of the verb too.
+    result = tmuxcc(folder, "-L", "other", "ps", "-c", "demo", "--tmux", tmux)
+    assert f"`tmuxcc up -L other --tmux {tmux} FILE`" in result.stderr
 
 
 def test_an_agent_that_is_not_there_exits_2_and_the_line_names_those_that_are(start, verb):

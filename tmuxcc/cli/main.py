@@ -24,7 +24,7 @@ from ..errors import (
 from .bench import bench
 from .doctor import doctor
 from .logs import logs
-from .options import Target, take_target, target_options
+from .options import Target, advice, take_target, target_options, tmux_advice
 from .ps import ps
 from .run import run
 from .send import broadcast, send
@@ -68,14 +68,15 @@ def _told(error: TmuxError) -> str:
         )
     elif isinstance(error, SessionNotFound):
         which = "no session" if error.session is None else f"no session {error.session!r}"
-        text = f"the tmux server has {which}: `tmux list-sessions` shows those it has"
+        text = f"the tmux server has {which}: {tmux_advice('list-sessions')} shows those it has"
     elif isinstance(error, SwarmRunning):
         cluster = error.cluster_id
         who = "it was kept" if error.master_pid is None else f"process {error.master_pid} runs it"
         more = "" if error.master_pid is not None else ", take it over with --adopt"
+        look, end = advice("ps", "-c", cluster), advice("down", "-c", cluster)
         text = (
-            f"the swarm {cluster} runs already ({who}): look at it with `tmuxcc ps -c {cluster}`,"
-            f" end it with `tmuxcc down -c {cluster}`{more}"
+            f"the swarm {cluster} runs already ({who}): look at it with {look},"
+            f" end it with {end}{more}"
         )
     elif isinstance(error, ConnectionClosed):
         text = f"the session or its server has gone: {error}"

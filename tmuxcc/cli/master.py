@@ -33,6 +33,7 @@ from ..swarm.options import DOWN
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
+from .options import advice
 from .runner import Job, Reporter, status_number, tell_lines
 from .text import output_status
 
@@ -211,10 +212,11 @@ class Master:
         self._reporter.message(f"attach: {self._plan.shown_tmux} {shlex.join(words)}")
 
     def _tell_kept(self) -> None:
-        name, file = self._plan.cluster_id, shlex.quote(str(self._plan.file))
+        name = self._plan.cluster_id
+        adopt, end = advice("up", "--adopt", str(self._plan.file)), advice("down", "-c", name)
         self._reporter.message(
             f"the swarm {name} goes on without a master: nobody starts again what ends"
-            f" (`tmuxcc up --adopt {file}` does); end it with `tmuxcc down -c {name}`"
+            f" ({adopt} does); end it with {end}"
         )
 
     # Starting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -74,5 +75,32 @@ def take_target(ctx: click.Context, own: Target) -> Target:
         own.config_file or outer.config_file,
         own.tmux or outer.tmux,
     )
-    ctx.obj = target
+    # Also for what is said of errors, where the verb's own context is gone.
+    ctx.obj = ctx.find_root().obj = target
     return target
+
+
+def advice(verb: str, *words: str) -> str:
+    """A command line of ours to be typed next, with the options that choose the server."""
+    tmux = _chosen().tmux
+    return _quoted("tmuxcc", verb, *_socket_words(), *(["--tmux", tmux] if tmux else []), *words)
+
+
+def tmux_advice(*words: str) -> str:
+    """A command line of tmux to be typed next, for that server."""
+    return _quoted(_chosen().tmux or "tmux", *_socket_words(), *words)
+
+
+def _chosen() -> Target:
+    return click.get_current_context().find_root().obj or Target()
+
+
+def _socket_words() -> list[str]:
+    target = _chosen()
+    if target.socket_path:
+        return ["-S", target.socket_path]
+    return ["-L", target.socket_name] if target.socket_name else []
+
+
+def _quoted(*words: str) -> str:
+    return f"`{shlex.join(words)}`"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..errors import CommandError
 from ..swarm.options import STOPPED, AgentState
+from .options import advice
 from .report import COLOURS, json_text, message, message_console, print_table, status_text
 from .swarms import Glance, Place, Sight, Sighting, drive, glance, swarm_options
 from .text import Stdout
@@ -129,7 +130,7 @@ def _print(stdout: Stdout, sight: Sight, agents: list[Sighting], last_lines: lis
         message(
             messages,
             "no master runs: nobody starts again what ends, or knows what the agents are doing"
-            " (take the swarm over with `tmuxcc up --adopt FILE`)",
+            f" (take the swarm over with {advice('up', '--adopt', 'FILE')})",
         )
 
 

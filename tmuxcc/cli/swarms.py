@@ -52,7 +52,7 @@ from ..swarm.options import (
 from ..swarm.processes import Identity, is_alive
 from ..swarm.spec import check_cluster_id
 from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
-from .options import Target, take_target, tmux_option
+from .options import Target, advice, take_target, tmux_option
 from .text import Stdout, give_up_stdout, output_status
 
 HISTORY = 64 << 20
@@ -173,7 +173,7 @@ def _only(known: Sequence[str], where: str) -> str:
 
 
 def _started(running: Sequence[str]) -> str:
-    start = "start it with `tmuxcc up FILE`"
+    start = f"start it with {advice('up', 'FILE')}"
     return f"{start}; there is {', '.join(running)}" if running else start
 
 

@@ -14,7 +14,7 @@ from ..client.background import background
 from ..errors import PaneNotFound, TmuxError, TmuxSwarmError
 from ..protocol.events import Output
 from .follow import Follower, following
-from .options import SECONDS
+from .options import SECONDS, advice
 from .report import json_text, status_text
 from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
 from .text import Stdout
@@ -260,5 +260,5 @@ class _Waiting:
         if self._link.master is None:
             raise TmuxSwarmError(
                 "no master runs, so nobody knows what the agents are doing: take the swarm over"
-                " with `tmuxcc up --adopt FILE`"
+                f" with {advice('up', '--adopt', 'FILE')}"
             )
