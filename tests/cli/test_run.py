@@ -432,6 +432,36 @@ def test_a_reader_that_goes_away_ends_all_quietly(folder, own):
         assert len(run.errors().splitlines()) == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [("run", "echo hi"), ("run", "--json", "echo hi"), ("--help",)])
+def test_a_full_disk_is_told_in_one_line(folder, tmux, words, unbuffered):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            argv("--tmux", tmux, *words),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(folder, PYTHONUNBUFFERED=unbuffered),
+        )
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("attach: ")]
+    assert re.fullmatch("tmuxcc: .*No space left on device", line)
+
+
+def test_a_current_folder_that_is_gone_is_told_in_one_line(folder, own):
+    (folder / "gone").mkdir()
+    command = f'cd {folder}/gone && rmdir ../gone && exec "$@"'
+    result = subprocess.run(
+        ["sh", "-c", command, "sh", *argv(*own, "true")],
+        capture_output=True,
+        text=True,
+        env=environment(folder),
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line == "Error: the current folder is gone: name one with --cwd"
+
+
 def test_a_reader_that_stands_still_does_not_keep_it_from_ending(folder, own):
     with running(folder, *own, "--grace", "1000", "yes", "-n", "p", STUBBORN) as run:
         run.wait_text("yes | y\n")

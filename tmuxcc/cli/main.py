@@ -7,6 +7,7 @@ import signal
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,13 +30,24 @@ from .ps import ps
 from .run import run
 from .send import broadcast, send
 from .stop import down, stop
+from .text import abandon_stdout
 from .up import up
 from .wait import wait
 from .watch import watch
 
 
 class _Group(click.Group):
-    """A group whose verbs may raise `TmuxError`."""
+    """A group whose verbs may raise `TmuxError`, and `OSError` where the system gives no more."""
+
+    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as click has it
+        """Run the command and exit."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            # Help and tables are written by click and rich, which know only of readers that go.
+            where = "" if error.filename is None else f"{error.filename}: "
+            abandon_stdout()
+            sys.exit(f"tmuxcc: {where}{error.strerror or error}")
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import IO, cast
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.text import Text
 from ..client.output import ExitStatus
 from ..client.streams import LostOutput
 from .runner import Job, Reporter, status_number
-from .text import ColourFilter, Writer
+from .text import ColourFilter, Stdout, Writer
 
 PIPED_SIZE = (200, 50)
 """Columns and rows of the panes when there is no terminal to ask: long lines stay whole."""
@@ -38,7 +39,8 @@ class Lines:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        # Only to render with, though rich writes an empty text even then.
+        self._console = Console(file=cast("IO[str]", Stdout()), highlight=False, soft_wrap=True)
         self.on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         self.escapes = self.on_terminal and not self._console.no_color
         self.width = 0

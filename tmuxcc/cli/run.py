@@ -145,7 +145,7 @@ def run(
     plan = Plan(
         tmux=target.tmux or "tmux",
         shown_tmux=(program or target.tmux or "tmux") if target.tmux else "tmux",
-        cwd=Path.cwd() if cwd is None else cwd,
+        cwd=_current_folder() if cwd is None else cwd,
         env=env,
         size=reporter.pane_size if size is None else lambda: size,
         follow_size=size is None,
@@ -157,6 +157,13 @@ def run(
     if reporter.writer.failure is not None:
         give_up_stdout(reporter.writer.failure)
     ctx.exit(status)
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise click.ClickException("the current folder is gone: name one with --cwd") from error
 
 
 # From arguments to jobs

@@ -157,10 +157,15 @@ def output_status(failure: OSError) -> int:
     return 128 + signal.SIGPIPE if isinstance(failure, BrokenPipeError) else 1
 
 
-def give_up_stdout(failure: OSError) -> None:
-    """Have nothing complain about it at the exit; say what it was, if no reader that has gone."""
+def abandon_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def give_up_stdout(failure: OSError) -> None:
+    """Have nothing complain about it at the exit; say what it was, if no reader that has gone."""
+    abandon_stdout()
     if not isinstance(failure, BrokenPipeError):
         with suppress(OSError):
             sys.stderr.write(f"tmuxcc: stdout can't be written to: {failure.strerror}\n")
