@@ -194,6 +194,19 @@ def test_ps_says_that_no_master_runs(folder, tmux, verb):
     assert "no master runs: nobody starts again what ends" in verb("ps").stderr
 
 
+def test_ps_tells_how_much_agents_have_written_as_long_as_a_master_counts_it(folder, tmux, verb):
+    with master(folder, tmux, CAT) as run:
+        row = eventually(lambda: (row := agents(folder, tmux)["other"])["lines"] and row)
+        assert (row["bytes"], row["lines"]) == (len("up\r\n"), 1)
+        run.signal(signal.SIGKILL)
+        run.wait_end()
+    row = agents(folder, tmux)["other"]
+    assert (row["bytes"], row["lines"]) == (None, None)
+    lines = [line.split() for line in verb("ps").stdout.splitlines()]
+    column = lines[0].index("bytes")
+    assert {line[column] for line in lines[1:]} == {"-"}
+
+
 def test_ps_tells_how_programs_have_ended(folder, tmux, start):
     start(
         "[agents]\n"

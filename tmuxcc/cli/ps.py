@@ -32,9 +32,9 @@ _PER_COMMAND = 20  # what a tmux process tells its server has 16 KB at most
 def ps(ctx: click.Context, place: Place, as_json: bool) -> None:
     """Show the agents of a running swarm: how each is, and what it wrote last.
 
-    What tmux knows comes first: whether a program runs, and how it ended. What it is doing and
-    whether it is ready are noted by the master (`tmuxcc up`), at most a moment ago; where none
-    runs, nobody knows that.
+    What tmux knows comes first: whether a program runs, and how it ended. What it is doing,
+    whether it is ready and how much it has written are noted by the master (`tmuxcc up`), at most
+    a moment ago. Where none runs, only what was noted of its readiness and restarts is shown.
 
     With --json "state" is starting, running, restarting, stopped (by `tmuxcc stop`), exited or
     failed (given up after too many restarts).
@@ -93,7 +93,7 @@ def _print(stdout: Stdout, sight: Sight, agents: list[Sighting], last_lines: lis
     console = Console(file=cast("IO[str]", stdout), highlight=False, soft_wrap=True)
     rows: list[list[Text]] = []
     for number, (agent, last) in enumerate(zip(agents, last_lines, strict=True)):
-        state = known_state(sight, agent)
+        state, written = known_state(sight, agent), _written(sight, agent)
         text, style = _state_text(sight, agent)
         alive = not agent.pane_dead
         uptime = _uptime(agent)
@@ -106,7 +106,7 @@ def _print(stdout: Stdout, sight: Sight, agents: list[Sighting], last_lines: lis
                 Text(ready, style="yellow" if ready == "no" else ""),
                 Text("-" if uptime is None else duration(uptime)),
                 Text("-" if state is None else str(state.restarts)),
-                Text("-" if state is None else size(state.bytes)),
+                Text("-" if written is None else size(written.bytes)),
                 Text(last, style="dim"),
             ]
         )
@@ -193,6 +193,11 @@ def _activity(sight: Sight, agent: Sighting) -> str:
     return state.activity
 
 
+def _written(sight: Sight, agent: Sighting) -> AgentState | None:
+    """What says how much it has written; None if nobody counts that."""
+    return None if sight.master is None else agent.state
+
+
 def _uptime(agent: Sighting) -> float | None:
     state = agent.state
     if agent.pane_dead or state is None or state.started is None:
@@ -223,7 +228,7 @@ def size(count: int) -> str:
 
 
 def _values(sight: Sight, agent: Sighting, last_line: str) -> dict[str, object]:
-    state = known_state(sight, agent)
+    state, written = known_state(sight, agent), _written(sight, agent)
     status = agent.exit_status
     restart_in = _restart_in(sight, agent)
     uptime = _uptime(agent)
@@ -239,8 +244,8 @@ def _values(sight: Sight, agent: Sighting, last_line: str) -> dict[str, object]:
         "signal": None if status is None else status.signal,
         "failure": "" if state is None else state.failure,
         "wanted": agent.wanted,
-        "bytes": None if state is None else state.bytes,
-        "lines": None if state is None else state.lines,
+        "bytes": None if written is None else written.bytes,
+        "lines": None if written is None else written.lines,
         "last_line": last_line,
         "pane_id": agent.pane_id,
         "window_id": agent.window_id,
