@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
-        sys.exit("tmuxcc: the command needs two libraries more: pip install 'tmuxcc[cli]'")
+        sys.exit("tmuxcc: the command needs libraries of its own: pip install 'tmuxcc[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
     command(prog_name="tmuxcc")

@@ -402,6 +402,16 @@ def test_send_types_a_line_and_tells_what_became_of_it(start, verb):
     assert lines_of(verb("logs", "cat").stdout, "cat") == ["hello world"] * 2
 
 
+def test_text_that_begins_with_a_dash_stands_behind_two(start, verb):
+    start(CAT)
+    for words in (("send", "cat", "-x y"), ("broadcast", "--help-me")):
+        result = verb(*words)
+        assert result.returncode == 2
+        assert "Before TEXT that begins with - put --" in result.stderr
+    assert verb("send", "cat", "--", "-x y").returncode == 0
+    assert lines_of(verb("logs", "cat").stdout, "cat") == ["-x y"] * 2
+
+
 def test_send_without_enter_leaves_the_text_unsent(start, verb):
     start(CAT)
     assert verb("send", "--no-enter", "cat", "hello").returncode == 0

@@ -203,7 +203,7 @@ serve()
         ("echo 'tmux 3.1c'", UnsupportedVersion, "tmux 3.1c was found"),
         ("echo 'cannot load library' >&2; exit 127", OpenError, "-V failed: cannot load library"),
         ("exit 3", OpenError, "-V failed: status 3"),
-        ("true", OpenError, "-V failed: status 0"),
+        ("true", OpenError, "is not tmux: with -V it tells no version"),
         ("exec sleep 1000", StartTimeout, "its version"),
     ],
 )

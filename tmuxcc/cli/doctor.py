@@ -150,7 +150,11 @@ async def _examine_program(server: Server, checks: list[Check]) -> TmuxVersion |
     except CommandError as error:
         checks.append(Check("wrong", "tmux", f"{server.program} -V failed: {error.lines}"))
         return None
-    version = parse_version(told[0] if told else "")
+    if not told:
+        text = f"{server.program} is not tmux: with -V it tells no version"
+        checks.append(Check("wrong", "tmux", text))
+        return None
+    version = parse_version(told[0])
     if version < OLDEST_SUPPORTED:
         text = f"{version} at {server.program} is too old: install 3.2 or later, or use --tmux"
         checks.append(Check("wrong", "tmux", text))

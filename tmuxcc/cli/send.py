@@ -17,6 +17,18 @@ from .text import Stdout
 _FAILED = (SendOutcome.DEAD, SendOutcome.STRANDED)
 
 
+class _TypingCommand(click.Command):
+    """Says how TEXT is given that looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            text = f"{error.format_message()} Before TEXT that begins with - put --."
+            raise click.UsageError(text, ctx) from error
+
+
 def _typing_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--no-enter", is_flag=True, help="Only type it, do not press Enter."),
@@ -31,7 +43,7 @@ def _typing_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command(context_settings={"allow_interspersed_args": True})
+@click.command(cls=_TypingCommand)
 @click.argument("name", metavar="NAME")
 @click.argument("words", nargs=-1, metavar="TEXT...")
 @_typing_options
@@ -47,8 +59,9 @@ def send(
 ) -> None:
     """Type TEXT to the agent NAME and press Enter, and tell what became of it.
 
-    The words of TEXT are typed with a blank in between; a single - stands for what comes on stdin.
-    All lines of it go as one paste, so a program that reads pastes takes them as one input.
+    The words of TEXT are typed with a blank in between; a single - stands for what comes on stdin,
+    and before TEXT that begins with - stands --. All lines of it go as one paste, so a program
+    that reads pastes takes them as one input.
 
     What became of it: accepted (something was shown, be it the echo), unknown (nothing was, as by
     programs that read later and do not echo), stranded (the text stands there unsent), dead (the
@@ -65,7 +78,7 @@ def send(
     _type(ctx, place, (name,), words, no_enter=no_enter, keys=keys, as_json=as_json)
 
 
-@click.command(context_settings={"allow_interspersed_args": True})
+@click.command(cls=_TypingCommand)
 @click.argument("words", nargs=-1, metavar="TEXT...")
 @click.option(
     "--to", "names", multiple=True, metavar="NAME", help="Only to this one; can be repeated."

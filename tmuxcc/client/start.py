@@ -128,9 +128,11 @@ async def program_version(server: Server) -> TmuxVersion:
     except trio.TooSlowError as error:
         raise StartTimeout(START_TIMEOUT, "it did not even tell its version") from error
     text = result.stdout.decode("utf-8", "replace").strip()
-    if result.returncode != 0 or not text:
+    if result.returncode != 0:
         said = result.stderr.decode("utf-8", "replace").strip()
         raise OpenError(f"{server.program} -V failed: {said or f'status {result.returncode}'}")
+    if not text:
+        raise OpenError(f"{server.program} is not tmux: with -V it tells no version")
     version = parse_version(text)
     if version < OLDEST_SUPPORTED:
         raise UnsupportedVersion(version.text)
