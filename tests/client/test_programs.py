@@ -262,6 +262,31 @@ async def test_in_a_pane_that_is_not_there_no_program_is_started(lasting: Server
                 await client.pane("%999").respawn(["cat"], kill=kill)
 
 
+async def test_what_is_not_there_leaves_nothing_behind(lasting: Server) -> None:
+    async with lasting.client() as client:
+        pane = client.pane("%999")
+        before = client.statistics().panes, len(client._panes.nonces)
+        for ask in (
+            lambda: pane.send_text("x", submit=True),
+            lambda: pane.send_keys("x"),
+            pane.capture,
+            lambda: pane.wait_for("x"),
+            pane.wait_exit,
+            pane.output().receive,
+            pane.output(seed=True).__aenter__,
+            pane.adopt,
+            lambda: pane.respawn(["cat"], kill=True),
+            lambda: client.new_window(argv=["cat"], session_id="$999"),
+            lambda: client.new_window(argv=["a\0b"]),
+            lambda: client.new_window(argv=[]),
+        ):
+            with pytest.raises((tmuxcc.PaneNotFound, tmuxcc.CommandError, tmuxcc.InvalidCommand)):
+                await ask()
+        await pane.hook_death()
+        assert pane.program_offset == 0
+        await until(lambda: (client.statistics().panes, len(client._panes.nonces)) == before)
+
+
 async def test_what_is_not_there_can_not_be_adopted(server: Server) -> None:
     async with server.client() as client:
         with pytest.raises(tmuxcc.PaneNotFound):

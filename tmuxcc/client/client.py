@@ -17,6 +17,7 @@ import trio
 from attrs import frozen
 
 from ..errors import (
+    CommandError,
     ConnectionClosed,
     InvalidCommand,
     PaneNotFound,
@@ -438,7 +439,12 @@ class Client:
         program = [] if argv is None else self.wrap(argv)
         if program:
             words += ["--", *program]
-        lines = await self.command(*words)
+        try:
+            lines = await self.command(*words)
+        except (CommandError, InvalidCommand):
+            if program:
+                self._panes.unwrap(program)
+            raise
         *ids, pid = lines[0].split(" ")
         created = Created(ids[own], *ids)
         if program:

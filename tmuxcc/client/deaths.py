@@ -103,9 +103,9 @@ class DeathWatch:
 
     def reconnected(self) -> None:
         """Another connection goes on where one has ended."""
-        for pane_id, pane in self._panes.items():
+        for pane in self._panes.values():
             if pane.is_hooked:
-                self._start_soon(self._set_hook, pane_id)
+                self._start_soon(self.hook, pane)
         if self._is_subscribed:
             self._start_soon(self._subscribe)
         self.look_soon()
@@ -141,13 +141,18 @@ class DeathWatch:
             pane.pid = pid
             self._start_soon(self._watch_process, pane.log, pane.log.programs, pid)
 
-    async def hook(self, pane: WatchedPane) -> None:
+    async def hook(self, pane: WatchedPane) -> bool:
         """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
 
-        For panes of our own, as it leaves a hook on them.
+        For panes of our own, as it leaves a hook on them. Returns whether the pane is there.
         """
         pane.is_hooked = True
-        await self._set_hook(pane.log.pane_id)
+        told = f"display-message -c '{self._client_name}' '{DEATH_MESSAGE} #{{hook_pane}}'"
+        try:
+            await self._command("set-hook", "-p", "-t", pane.log.pane_id, DEATH_HOOK, told)
+        except CommandError:
+            return False
+        return True
 
     async def run(self) -> None:
         """Whenever there is a reason to, ask tmux which panes are left. Runs until cancelled."""
@@ -183,12 +188,6 @@ class DeathWatch:
             self._finish(log, status or UNKNOWN)
 
     # Helpers
-
-    async def _set_hook(self, pane_id: str) -> None:
-        told = f"display-message -c '{self._client_name}' '{DEATH_MESSAGE} #{{hook_pane}}'"
-        with suppress(CommandError):
-            # The pane has gone: then that is told.
-            await self._command("set-hook", "-p", "-t", pane_id, DEATH_HOOK, told)
 
     async def _watch_by_tmux(self) -> None:
         """Have tmux tell of panes that die and stay; of those that vanish it tells anyway.

@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
+from ..errors import CommandError, PaneDead, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
@@ -150,7 +150,7 @@ class Pane:
     @property
     def program_offset(self) -> int:
         """The offset in its output where that of its present program begins; see `respawn`."""
-        return self._panes.log(self.pane_id).program_offset
+        return self._panes.peek(self.pane_id).program_offset
 
     def statistics(self) -> PaneStatistics:
         """What is known of the pane's output, as of now."""
@@ -461,7 +461,7 @@ class Pane:
             return PaneDead(self.pane_id)
         # The second is what set-option says.
         gone = "can't find pane" in text or "no such pane" in text
-        return PaneNotFound(self.pane_id) if gone else error
+        return self._panes.not_found(self.pane_id) if gone else error
 
     async def _type(self, commands: Sequence[Sequence[Argument]], buffer: str) -> bool:
         """Run the commands that type, with a `buffer` of their own; whether there was a program."""
@@ -493,7 +493,7 @@ class Pane:
             state = await self._command(*where, _READY_FORMAT)
         pane_id, dead, in_mode, pastes = ((state or [""])[0] + ":::").split(":")[:4]
         if pane_id != self.pane_id:
-            raise PaneNotFound(self.pane_id)
+            raise self._panes.not_found(self.pane_id)
         if dead == "1":
             return None
         if in_mode not in ("", "0"):

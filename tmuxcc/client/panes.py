@@ -110,6 +110,16 @@ class PaneTable:
         record = self._panes.get(pane_id)
         return self._new_log(pane_id) if record is None else record.log
 
+    def not_found(self, pane_id: str) -> PaneNotFound:
+        """The error for a pane that is not there; what was never known to be is dropped."""
+        record = self._panes.get(pane_id)
+        if record is not None and not (
+            record.is_there or record.log.end or record.log.exit_status is not None
+        ):
+            del self._panes[pane_id]
+            self.nonces.discard(record.log.nonce)
+        return PaneNotFound(pane_id)
+
     def logs(self) -> Sequence[PaneOutput]:
         """All logs."""
         return tuple(record.log for record in self._panes.values())
@@ -210,15 +220,19 @@ class PaneTable:
             else:
                 self.deaths.watch(self._record(pane_id), int(pid or 0))
         elif record is None or not (record.log.end or record.log.ended):
-            self._panes.pop(pane_id, None)
-            raise PaneNotFound(pane_id)
+            raise self.not_found(pane_id)
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """`argv` under the wrapper that tells its end in its output, which will be understood."""
         nonce = new_nonce()
+        program = wrapped(argv, nonce)
         # Known before it is used: a pane may write before the reply that names it is read.
         self.nonces.add(nonce.encode())
-        return wrapped(argv, nonce)
+        return program
+
+    def unwrap(self, program: Sequence[str]) -> None:
+        """`program`, which `wrap` has given, was not started."""
+        self.nonces.discard(nonce_of(program))
 
     def started(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
         """A pane was made for `program`, which `wrap` has given, as process `pid`."""
@@ -329,7 +343,8 @@ class PaneTable:
 
     async def hook_death(self, pane_id: str) -> None:
         """Have tmux tell of the pane's death at once; see `Pane.hook_death`."""
-        await self.deaths.hook(self._record(pane_id))
+        if not await self.deaths.hook(self._record(pane_id)):
+            self.not_found(pane_id)
 
     def forget(self, pane_id: str) -> None:
         """The pane is gone and nobody will ask for it again."""
@@ -432,7 +447,7 @@ class PaneTable:
             )
         )
         if len(replies) != 3 or not replies[0].ok:
-            raise PaneNotFound(pane_id)
+            raise self.not_found(pane_id)
         lines = [line.rstrip(b" ") for line in replies[0].lines]
         while lines and not lines[-1]:
             lines.pop()
@@ -505,7 +520,7 @@ class PaneTable:
         finally:
             number = log.release(snapshot)
         if snapshot is None and not log.ended:
-            raise PaneNotFound(pane)
+            raise self.not_found(pane)
         return number
 
     def _let_go(self, log: PaneOutput) -> None:
