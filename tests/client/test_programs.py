@@ -258,7 +258,7 @@ async def test_a_pane_that_is_forgotten_while_it_is_adopted_is_adopted(lasting: 
 async def test_in_a_pane_that_is_not_there_no_program_is_started(lasting: Server) -> None:
     async with lasting.client() as client:
         for kill in (False, True):
-            with pytest.raises(tmuxcc.CommandError, match="can't find pane"):
+            with pytest.raises(tmuxcc.PaneNotFound):
                 await client.pane("%999").respawn(["cat"], kill=kill)
 
 
