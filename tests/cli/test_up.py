@@ -47,6 +47,21 @@ def own(tmux: str) -> tuple[str, ...]:
     return ("up", "--tmux", tmux)
 
 
+def test_a_server_with_a_name_is_started_where_there_has_been_none(folder, own):
+    file = swarm_file(
+        folder,
+        """
+        [agents.a]
+        command = "echo here"
+        """,
+    )
+
+    result = tmuxcc(folder, *own, "-L", "named", str(file), TMUX_TMPDIR=str(folder))
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "a | here\n"
+
+
 def test_the_lines_of_all_agents_stand_behind_their_names(folder, own):
     file = swarm_file(
         folder,
@@ -156,6 +171,26 @@ def test_the_exit_status_is_that_of_the_worst_agent(folder, own):
     assert result.returncode == 3
     assert re.search(r"^a +exit 3 ", result.stderr, re.MULTILINE)
     assert re.search(r"^b +exit 1 ", result.stderr, re.MULTILINE)
+
+
+def test_an_agent_whose_window_somebody_has_closed_goes_on_in_another(folder, own, tmux):
+    file = swarm_file(
+        folder,
+        """
+        [agents.a]
+        command = "sh -c 'echo run $$; sleep 600'"
+        restart = {when = "always", delay = 0.01}
+        [agents.b]
+        command = "sleep 600"
+        """,
+    )
+    with running(folder, *own, file) as up:
+        up.wait_text("a | run ")
+        in_tmux(tmux, socket_of(folder), "kill-pane", "-t", agents(folder, tmux)["a"]["pane_id"])
+        while up.text.count("a | run ") < 2:
+            assert up.read()
+        up.signal(signal.SIGTERM)
+        up.wait_end()
 
 
 def test_restarts_are_told_and_counted_and_a_crash_loop_is_given_up(folder, own):

@@ -128,6 +128,9 @@ def up(
         tmux=target.tmux,
         transport=None,
     )
+    if target.socket_name:
+        # tmux makes the folder of named sockets by itself, but only when it is given a name.
+        Path(server.socket).parent.mkdir(mode=0o700, exist_ok=True)
     elsewhere = target.socket_name or target.socket_path
     plan = Plan(
         file=file,
