@@ -373,6 +373,7 @@ ERRORS = [
     (agent(ready={"port": "80"}), "agents.web.ready.port: has to be a TCP port"),
     (agent(ready={"port": 80, "timeout": 0}), "agents.web.ready.timeout: has to be"),
     (agent(stop="C-c"), "agents.web.stop: has to be a table"),
+    (agent(stop={"keys": ["C-cc"]}), "agents.web.stop.keys: there is no key 'C-cc'"),
     (agent(stop={"keys": "C-c"}), "agents.web.stop.keys: has to be a list of keys, such as"),
     (agent(stop={"keys": ["C-c"], "text": "x"}), "agents.web.stop.text: has to be left out"),
     (agent(stop={"signal": "X"}), "agents.web.stop.signal: has to be the name or the number"),

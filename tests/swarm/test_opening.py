@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import signal
@@ -372,6 +373,15 @@ async def test_a_handler_of_the_programs_own_is_left_alone(server: Server) -> No
             await until(lambda: received)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_under_asyncio_a_swarm_says_what_to_use_instead() -> None:
+    async def main() -> None:
+        async with tmuxcc.open_swarm("demo"):
+            raise AssertionError
+
+    with pytest.raises(RuntimeError, match=r"under asyncio use .*TmuxSwarmManager"):
+        asyncio.run(main())
 
 
 async def test_on_a_server_of_others_no_file_stays_while_it_runs(

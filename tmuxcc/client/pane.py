@@ -549,11 +549,11 @@ def _found(
 
 
 _CONTROL_KEY = re.compile(r"(?:C-|\^)([a-zA-Z@\[\\\]^_])")
-_KEY_NAME = re.compile(
-    r"(?:[CMS]-)+\S+|\^.|F(?:[1-9]|1[0-2])|Up|Down|Left|Right|Home|End|NPage|PageDown|PgDn|PPage"
-    r"|PageUp|PgUp|IC|Insert|DC|Delete|Enter|Escape|Space|Tab|BTab|BSpace|KP(?:[0-9]|Enter|[*+./-])",
-    re.IGNORECASE,
+_NAMED_KEY = (
+    r"F(?:[1-9]|1[0-2])|Up|Down|Left|Right|Home|End|NPage|PageDown|PgDn|PPage|PageUp|PgUp|IC|Insert"
+    r"|DC|Delete|Enter|Escape|Space|Tab|BTab|BSpace|KP(?:[0-9]|Enter|[*+./-])"
 )
+_KEY_NAME = re.compile(rf"(?:[CMS]-)+(?:\S|{_NAMED_KEY})|\^.|{_NAMED_KEY}", re.IGNORECASE)
 
 
 def is_key(word: str) -> bool:

@@ -19,7 +19,7 @@ from uuid import uuid4
 import trio
 from attrs import Factory, define, evolve, frozen
 
-from ..client.background import background, protected
+from ..client.background import background, protected, require_trio
 from ..client.client import Client, open_client
 from ..errors import (
     CommandError,
@@ -157,9 +157,10 @@ async def open_swarm(
     one ends them, or with `adopt` takes them over, as it does with those that were kept.
 
     Raises, before the block is entered, `SwarmRunning` if somebody runs that swarm or has kept it
-    and `adopt` is not set, `SessionCreationError`, `InvalidSwarm`, and an `OpenError`. Exceptions
-    of the block come out as they are.
+    and `adopt` is not set, `SessionCreationError`, `InvalidSwarm`, and an `OpenError`; and
+    `RuntimeError` outside of trio. Exceptions of the block come out as they are.
     """
+    require_trio()
     check_cluster_id(cluster_id)
     run = _Run(
         cluster_id,

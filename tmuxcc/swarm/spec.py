@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from attrs import Attribute, field, fields, frozen
 
+from ..client.pane import is_key
 from ..errors import InvalidSwarm
 from .policy import (
     NO_LIMITS,
@@ -165,6 +166,8 @@ def _check_keys(_instance: object, attribute: Attribute[Any], value: object) -> 
             raise InvalidSwarm(f"each key has to be {problem}", attribute.name)
         if not key:
             raise InvalidSwarm("a key is empty", attribute.name)
+        if re.match("[CMS]-.", key) and not is_key(key):
+            raise InvalidSwarm(f"there is no key {key!r}", attribute.name)
 
 
 def _check_line(instance: object, attribute: Attribute[Any], value: object) -> None:
