@@ -275,8 +275,8 @@ class Pane:
         """Type `text` as one paste, and with `submit` then press Enter; what became of it.
 
         The text is bracketed if the program has asked for that, so that its lines stay one input.
-        If the pane is in copy mode or another mode, that is left first. Takes up to a second
-        where the program shows no reaction, and three where it leaves the text unsent. `note` is a
+        If the pane is in copy mode or another mode, that is left first. Takes up to two seconds
+        where the program shows no reaction, and four where it leaves the text unsent. `note` is a
         user option of the pane, name and value, that is set just before the text is typed: whoever
         comes after us can know that it was. A text for many panes can be `prepared` once for all of
         them (`prepare_text`). Raises `PaneNotFound`, `ConnectionClosed`, and `ValueError` for a
@@ -313,7 +313,6 @@ class Pane:
                     await self._wait_quiet(offset)
                 offset = log.end
                 await self._command("send-keys", "-t", self.pane_id, "Enter")
-                await self._wait_output(offset)
                 await self._wait_quiet(offset)
                 stranded = log.exit_status is None and await self._stands_at_cursor(text)
                 if not stranded:
