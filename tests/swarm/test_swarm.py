@@ -240,7 +240,7 @@ async def test_no_program_is_started_again_elsewhere_where_its_folder_is_gone(
 
 async def test_what_stands_in_a_spec_is_not_given_beside_it(server: Server) -> None:
     async with swarm_on(server) as swarm:
-        with pytest.raises(TypeError, match="cwd, log: these stand in the AgentSpec"):
+        with pytest.raises(TypeError, match="cwd, restart, log: these stand in the AgentSpec"):
             await swarm.spawn(
                 "one", tmuxcc.AgentSpec(worker()), cwd="/", restart="always", log=False
             )
