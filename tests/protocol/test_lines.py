@@ -68,13 +68,16 @@ def test_a_paste_asks_whether_the_pane_is_dead_where_that_crashes() -> None:
     line = prepare(argv, OLD)
 
     assert line.argv == tuple(argv)
-    assert line.fenced
+    assert (line.fenced, line.replies) == (False, 2)
+    assert prepare(argv, OLD, {"if-shell"}).fenced
     assert line.data.startswith(b"if-shell -F -t '%1' '#{pane_dead}' 'has-session -t '")
     assert prepare(argv, NEW).data == b"paste-buffer -p -t '%1' -b 'it'\"'\"'s'\n"
 
 
 def test_a_paste_that_can_not_be_understood_is_left_to_tmux() -> None:
-    assert prepare(["paste-buffer", "-x"], OLD).data == b"paste-buffer -x\n"
+    line = prepare(["paste-buffer", "-x"], OLD)
+
+    assert (line.data, line.replies) == (b"paste-buffer -x\n", 1)
 
 
 def test_no_output_on_a_running_client_is_refused_where_it_hangs() -> None:

@@ -114,6 +114,15 @@ def test_fenced_if_shell_has_both_its_replies() -> None:  # correlate-013
     assert after.replies == [replied(5, b"D")]
 
 
+def test_a_line_with_a_known_number_of_replies_needs_no_fence() -> None:
+    queue = RequestQueue()
+    twice, once = queue.add(["if-shell"], expected=2), queue.add(["D"])
+
+    assert queue.receive_reply(replied(1)) is None
+    assert queue.receive_reply(replied(2, b"yes")) is twice
+    assert queue.receive_reply(replied(3, b"D")) is once
+
+
 # ------------------------------------------------------------------------------- what does not fit
 
 

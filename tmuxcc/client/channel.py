@@ -203,7 +203,9 @@ class Channel:
         """Run a command whose reply comes behind all output that was written before it."""
         line = self.prepare(argv)
         await self._wait_stream()
-        request = self.stream.send(line.argv, line=line.data, fenced=line.fenced)
+        request = self.stream.send(
+            line.argv, line=line.data, fenced=line.fenced, replies=line.replies
+        )
         return await Sent(request, self.stream).lines()
 
     async def ordered_line(self, commands: Sequence[Sequence[str]]) -> Sequence[Reply]:
@@ -240,7 +242,9 @@ class Channel:
 
     def _send(self, line: Line, *, flush: bool = True) -> Sent:
         connection = self._connection_for(line)
-        request = connection.send(line.argv, line=line.data, fenced=line.fenced, flush=flush)
+        request = connection.send(
+            line.argv, line=line.data, fenced=line.fenced, replies=line.replies, flush=flush
+        )
         sent = Sent(request, connection)
         if line.changes_window:
             self._window_changes = [c for c in self._window_changes if not c.request.done]

@@ -150,12 +150,13 @@ class Connection:
         *,
         line: bytes = b"",
         fenced: bool = False,
+        replies: int = 1,
         flush: bool = True,
     ) -> Request:
         """Send one line, `argv` or the ready-made `line`; its place in the queue.
 
-        Without `flush` it is sent together with what follows. Raises `ConnectionClosed` if the
-        connection is.
+        `replies` is how many answer it where it is not `fenced`. Without `flush` it is sent
+        together with what follows. Raises `ConnectionClosed` if the connection is.
         """
         data = line or encode_command(*argv)
         marker = b""
@@ -167,7 +168,7 @@ class Connection:
             raise self.closed.with_traceback(None)
         if marker:
             self._parser.fence(marker)
-        request = self.queue.add(argv, marker)
+        request = self.queue.add(argv, marker, replies)
         self.requests_sent += 1
         self._outgoing += data
         if flush:

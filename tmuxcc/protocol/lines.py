@@ -34,7 +34,8 @@ _NEGATIVE_WIDTH = re.compile(r"#\{[^}]*=-[0-9]")
 class Line:
     """What is sent for one command.
 
-    `fenced` says that it needs a marker before and behind it. On versions with the fault
+    `fenced` says that it needs a marker before and behind it; else it is answered with as many
+    `replies`. On versions with the fault
     ``destroy-session-crash``, a line that `destroys` must not be sent before every line that
     `changes_window` has been answered.
     """
@@ -42,6 +43,7 @@ class Line:
     argv: tuple[Argument, ...]
     data: bytes
     fenced: bool
+    replies: int
     changes_window: bool
     destroys: bool
 
@@ -69,9 +71,13 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
             f"tmux {version} can hang on a format with a negative width; use a positive one"
         )
     fenced = kind is Replies.FENCED
+    replies = 1
     if name == "paste-buffer" and has_hazard(version, "dead-paste-crash"):
-        data = _only_into_the_living(argv, data)
-        fenced = True
+        asking = _only_into_the_living(argv, data)
+        if asking is not None:
+            # One for the question, one for what follows from it.
+            data, replies = asking, 2
+            fenced = fenced or not {"if-shell", "has-session"}.isdisjoint(shadowed)
     pane_id = None
     if name == "respawn-pane" and has_hazard(version, "respawn-crash"):
         # Also of a pane that is dead, if its program was killed in the midst of writing.
@@ -88,7 +94,7 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
         fenced = True
     changes_window = name in _CHANGES_WINDOW and has_hazard(version, "destroy-session-crash")
     destroys = name in _DESTROYS and has_hazard(version, "destroy-session-crash")
-    return Line(tuple(argv), data, fenced, changes_window, destroys)
+    return Line(tuple(argv), data, fenced, replies, changes_window, destroys)
 
 
 def result(request: Request) -> list[str] | TmuxError:
@@ -129,14 +135,16 @@ def _steered_refresh(argv: Sequence[Argument], version: TmuxVersion) -> list[Arg
     return words
 
 
-def _only_into_the_living(argv: Sequence[Argument], data: bytes) -> bytes:
-    """`data`, the line of a paste-buffer, as one that fails as later versions do for dead panes."""
+def _only_into_the_living(argv: Sequence[Argument], data: bytes) -> bytes | None:
+    """`data`, the line of a paste-buffer, as one that fails as later versions do for dead panes.
+
+    None where tmux will say what is wrong with it.
+    """
     try:
         words = [word if isinstance(word, str) else _text(word) for word in argv[1:]]
         options, _ = getopt(words, "b:dprs:t:")
     except GetoptError:
-        # tmux will say what is wrong with it.
-        return data
+        return None
     target = [word for name, value in options if name == "-t" for word in (name, value)]
     # The error is that there is no session of this name.
     refuse = encode_command("has-session", "-t", "target pane has exited")

@@ -22,13 +22,14 @@ from .parser import OWN_COMMAND
 class Request:
     """One line that was sent, and its place in the queue.
 
-    `marker` is empty for a line that gives exactly one reply. Otherwise the line stands between
-    two fences, commands whose whole reply is the marker, and everything between belongs to it:
-    `replies`, and `strays`, the lines outside any reply.
+    `marker` is empty for a line that gives exactly as many replies as are `expected`. Otherwise the
+    line stands between two fences, commands whose whole reply is the marker, and everything between
+    belongs to it: `replies`, and `strays`, the lines outside any reply.
     """
 
     argv: tuple[Argument, ...]
     marker: bytes = b""
+    expected: int = 1
     replies: list[Reply] = Factory(list)
     strays: list[bytes] = Factory(list)
     abandoned: bool = False
@@ -59,9 +60,9 @@ class RequestQueue:
         """The request whose reply comes next."""
         return self._waiting[0] if self._waiting else None
 
-    def add(self, argv: Sequence[Argument], marker: bytes = b"") -> Request:
+    def add(self, argv: Sequence[Argument], marker: bytes = b"", expected: int = 1) -> Request:
         """Append a request: its line (and its fences, if `marker`) is sent next."""
-        request = Request(tuple(argv), marker)
+        request = Request(tuple(argv), marker, expected)
         if marker:
             if marker in self._markers:
                 raise ValueError("a marker serves one request only")
@@ -96,7 +97,7 @@ class RequestQueue:
             if request.marker and not request.opened:
                 raise ProtocolError("a reply came where a fence should stand", marker)
             request.replies.append(reply)
-            if request.marker:
+            if request.marker or len(request.replies) < request.expected:
                 return None
         elif marker != request.marker:
             raise ProtocolError("a fence came where a reply should stand", marker)
