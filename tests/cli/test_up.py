@@ -239,6 +239,22 @@ def test_the_second_signal_kills(folder, own):
         assert re.search(r"^a +stopped, killed by SIGKILL \(9\) ", run.errors(), re.MULTILINE)
 
 
+def test_the_second_signal_ends_it_though_nobody_reads_what_is_told(folder, own):
+    file = swarm_file(
+        folder,
+        """
+        [agents.wild]
+        command = "yes"
+        """,
+    )
+    with running(folder, *own, file) as up:
+        up.wait_text("wild | y")
+        up.signal(signal.SIGINT)
+        up.wait_message("stopping… (again to kill)")
+        up.signal(signal.SIGINT)
+        assert up.process.wait(PATIENCE) == 128 + signal.SIGINT
+
+
 def test_after_a_second_signal_the_summary_is_still_the_last_line(folder, own):
     file = swarm_file(folder, f'[agents.a]\ncommand = "{STUBBORN}"\nstop = {{grace = 1000}}\n')
     with running(folder, *own, "--json", file) as run:

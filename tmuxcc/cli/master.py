@@ -113,6 +113,8 @@ class Master:
         self._ready = {name: trio.Event() for name in plan.specs}
         self._unready: set[str] = set()
         self._running = 0
+        self._tellings: list[trio.CancelScope] = []
+        self._all_stopped = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
 
     async def run(self) -> int:
@@ -304,7 +306,8 @@ class Master:
         self._changed.unpark_all()
 
     async def _tell_lines(self, agent: Agent, job: Job) -> None:
-        with suppress(ConnectionClosed):
+        with trio.CancelScope() as telling, suppress(ConnectionClosed):
+            self._tellings.append(telling)
             # That tmux has gone is told with the agent's end.
             shown = ""
             while agent.pane_id != shown:
@@ -379,6 +382,7 @@ class Master:
                 self._reporter.message("killing…")
                 self._patience.cancel()
                 self._hurry()
+                self._nursery.start_soon(self._cut_off)
 
     async def _heed_reader(self) -> None:
         """Whoever read our output has gone, so there is nobody to run anything for."""
@@ -441,7 +445,15 @@ class Master:
                     nursery.start_soon(stop, agent)
         if patience.cancelled_caught:
             await swarm.stop_all(grace=0)
+        self._all_stopped.set()
         self._hurry()
+
+    async def _cut_off(self) -> None:
+        """Of what was written before the end, too, a reader gets only what it takes in a moment."""
+        await self._all_stopped.wait()
+        await trio.sleep(LAST_WORDS)
+        for telling in self._tellings:
+            telling.cancel()
 
 
 def _first(errors: BaseExceptionGroup[TmuxError]) -> TmuxError:
