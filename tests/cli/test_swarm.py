@@ -531,9 +531,11 @@ def test_wait_for_text_ends_when_an_agent_is_given_up(folder, tmux):
     [agents.a]
     command = "sh -c 'echo up; exit 3'"
     restart = {when = "always", delay = 0.5, max_restarts = 2}
+    [agents.other]
+    command = "cat"
     """
     with master(folder, tmux, text):
-        result = tmuxcc(folder, "wait", "--for", "never", "--tmux", tmux)
+        result = tmuxcc(folder, "wait", "--for", "never", "--tmux", tmux, "a")
         assert (result.returncode, result.stdout) == (1, "a: exit 3\n")
 
 

@@ -134,8 +134,7 @@ class Master:
                         await self._serve()
                 except* TmuxError as errors:
                     self._failure = _first(errors)
-                status = self._status()
-                await self._tell_end(status)
+                status = await self._tell_end()
                 self._nursery.cancel_scope.cancel()
         if self._failure is not None and (self._swarm is None or not self._ending):
             raise self._failure
@@ -145,15 +144,17 @@ class Master:
     def _ending(self) -> bool:
         return self._patience is not None or self._down
 
-    async def _tell_end(self, status: int) -> None:
+    async def _tell_end(self) -> int:
+        """Tell what has not been told yet; our exit status, which that may change."""
         with self._drain:
             await self._writer.wait_written()
         kept = self._swarm is not None and self._swarm.keep
         if self._swarm is not None and not kept and self._writer.failure is None:
-            self._reporter.summary(status)
+            self._reporter.summary(self._status())
             hurried = self._drain.deadline < math.inf
             with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
                 await self._writer.wait_written()
+        return self._status()
 
     def _hurry(self) -> None:
         """Give a reader of our output only a moment more to take it."""

@@ -168,8 +168,7 @@ class Runner:
                     self._nursery.start_soon(self._writer.run)
                     with self._body:
                         await self._serve(folder / SOCKET, folder / CONFIGURATION)
-                    status = self._status()
-                    await self._tell_end(status)
+                    status = await self._tell_end()
                     self._nursery.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True):
@@ -179,14 +178,16 @@ class Runner:
             raise self._failure
         return status
 
-    async def _tell_end(self, status: int) -> None:
+    async def _tell_end(self) -> int:
+        """Tell what has not been told yet; our exit status, which that may change."""
         with self._drain:
             await self._writer.wait_written()
         if self._client is not None and self._writer.failure is None:
-            self._reporter.summary(status)
+            self._reporter.summary(self._status())
             hurried = self._drain.deadline < math.inf
             with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
                 await self._writer.wait_written()
+        return self._status()
 
     def _hurry(self) -> None:
         """Give a reader of our output only a moment more to take it."""
