@@ -49,6 +49,12 @@ def test_what_would_hold_up_the_connection_is_refused(argv: list[str]) -> None:
         prepare(argv, NEW)
 
 
+@pytest.mark.parametrize("argv", [[3], ["list-panes", 3]])
+def test_a_word_that_is_no_text_is_refused(argv: list[str]) -> None:
+    with pytest.raises(InvalidCommand, match="3 is neither str nor bytes"):
+        prepare(argv, NEW)
+
+
 def test_a_pane_is_paused_before_it_is_switched_off_where_that_crashes() -> None:
     argv = ["refresh-client", "-A", "%1:off", "-A", "%2:on"]
 
