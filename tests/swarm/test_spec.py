@@ -289,10 +289,10 @@ def test_an_agent_survives_being_written_and_read(spec) -> None:
 def test_the_text_is_compact_and_says_what_is_meant_even_where_that_is_the_default() -> None:
     # What is written may be read by a later version: change the number when this has to change.
     assert spec_to_json(AgentSpec(["cat", "é"])) == (
-        '{"version":1,"argv":["cat","\\u00e9"],"env":{},"secret_names":[],'
+        '{"version":1,"argv":["cat","\\u00e9"],"env":{},"secret_names":[],"log":true,'
         '"restart":{"when":"no","delay":0.5,"factor":2.0,"max_delay":30.0,"jitter":0.1,'
         '"max_restarts":5,"window":60.0,"stable_after":10.0},'
-        '"stop":{"keys":[],"signal":"SIGTERM","grace":5.0},"limits":{},"log":true}'
+        '"stop":{"keys":[],"signal":"SIGTERM","grace":5.0},"limits":{}}'
     )
 
 

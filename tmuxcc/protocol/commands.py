@@ -10,16 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from enum import Enum
+from functools import lru_cache
 
 from ..errors import InvalidCommand
 
 Argument = str | bytes
 
+MAX_KNOWN_WORDS = 4096
+"""Words that are kept as they are sent: names, flags, ids and formats come again and again."""
+
+MAX_KNOWN_LENGTH = 128
+"""Characters, or bytes, of the longest word that is kept; what is longer is text."""
+
 _BARE = re.compile(rb"[A-Za-z0-9_./-]+").fullmatch
 _QUOTABLE = re.compile(rb"[ -&(-~]+").fullmatch
 _TEXT = re.compile(rb"[ -~\n]+").fullmatch
 _PIECES = re.compile(rb"[ -&(-~]+|'+|[^ -~]+")
-_ASSIGNMENT = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*=").match
+_ASSIGNMENT = re.compile(rb"'([A-Za-z_][A-Za-z0-9_]*=)").match
 
 
 def encode_command(*argv: Argument) -> bytes:
@@ -30,19 +37,50 @@ def encode_command(*argv: Argument) -> bytes:
     neither `str` nor `bytes`, and NUL, which no argument can hold. An argument is never a separator
     or a block: ``;`` is a word.
     """
-    words = [word if isinstance(word, bytes) else _encode(word) for word in argv]
-    if not words:
+    if not argv:
         raise InvalidCommand("the argument list is empty; the first argument names the command")
-    if not words[0]:
+    try:
+        words = [_known(word) if len(word) <= MAX_KNOWN_LENGTH else _quote(word) for word in argv]
+    except TypeError as error:
+        given: Sequence[object] = argv
+        raise _no_text(next(word for word in given if not isinstance(word, Argument))) from error
+    line = b" ".join(words)
+    if not argv[0]:
         raise InvalidCommand("the command name is empty")
-    if _ASSIGNMENT(words[0]):
+    if _ASSIGNMENT(line):
         raise InvalidCommand(
-            f"{words[0]!r} is an assignment to tmux, not a command; use set-environment"
+            f"{argv[0]!r} is an assignment to tmux, not a command; use set-environment"
         )
-    line = b" ".join([word if _BARE(word) else _quote(word) for word in words])
     if b"\0" in line:
         raise InvalidCommand("an argument holds a NUL byte, which tmux can't take")
     return line + b"\n"
+
+
+def _quote(word: Argument) -> bytes:
+    """A word as it is sent; one that holds a NUL as it is."""
+    data = word if isinstance(word, bytes) else _encode(word)
+    if _BARE(data):
+        return data
+    if _QUOTABLE(data):
+        return b"'" + data + b"'"
+    if _TEXT(data):
+        # Scripts and prompts: the same as below, and ten times as quick.
+        return b"'" + data.replace(b"'", b"'\"'\"'").replace(b"\n", b"'\\012'") + b"'"
+    if b"\0" in data:
+        return data
+    pieces = []
+    for piece in _PIECES.findall(data):
+        if piece[0] == 0x27:
+            pieces.append(b'"' + piece + b'"')
+        elif 0x20 <= piece[0] <= 0x7E:
+            pieces.append(b"'" + piece + b"'")
+        else:
+            # Raw bytes that are no UTF-8 confuse the lexer of some versions, octal does not.
+            pieces.append(b"".join([b"\\%03o" % byte for byte in piece]))
+    return b"".join(pieces) or b"''"
+
+
+_known = lru_cache(MAX_KNOWN_WORDS)(_quote)
 
 
 def _encode(word: str) -> bytes:
@@ -56,26 +94,6 @@ def _encode(word: str) -> bytes:
 
 def _no_text(word: object) -> InvalidCommand:
     return InvalidCommand(f"{word!r} is neither str nor bytes, which all words of a command are")
-
-
-def _quote(word: bytes) -> bytes:
-    if _QUOTABLE(word):
-        return b"'" + word + b"'"
-    if _TEXT(word):
-        # Scripts and prompts: the same as below, and ten times as quick.
-        return b"'" + word.replace(b"'", b"'\"'\"'").replace(b"\n", b"'\\012'") + b"'"
-    if b"\0" in word:
-        return word
-    pieces = []
-    for piece in _PIECES.findall(word):
-        if piece[0] == 0x27:
-            pieces.append(b'"' + piece + b'"')
-        elif 0x20 <= piece[0] <= 0x7E:
-            pieces.append(b"'" + piece + b"'")
-        else:
-            # Raw bytes that are no UTF-8 confuse the lexer of some versions, octal does not.
-            pieces.append(b"".join([b"\\%03o" % byte for byte in piece]))
-    return b"".join(pieces) or b"''"
 
 
 class Replies(Enum):
@@ -229,14 +247,21 @@ def command_name(argv: Sequence[Argument]) -> str:
     return _ALIASES.get(name, name)
 
 
+def _is_safe(word: str) -> bool:
+    return _SAFE_FORMAT(word) is not None
+
+
+_is_known_safe = lru_cache(MAX_KNOWN_WORDS)(_is_safe)
+
+
 def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -> Replies:
     """How tmux answers `argv`. Names in `shadowed` are aliases that its user has redefined.
 
     What runs inside a string argument (``if-shell``, bindings, hooks) is not looked at.
     """
     name = command_name(argv)
-    words = [_shown(word) for word in argv]
-    if not words or name in shadowed or words[0] in shadowed:
+    words = [word if type(word) is str else _shown(word) for word in argv]
+    if not words or (shadowed and (name in shadowed or words[0] in shadowed)):
         return Replies.FENCED
     if name not in _ONE:
         name = next((full for full in (*_HOLDING, *_WAITING) if full.startswith(name)), name)
@@ -252,7 +277,10 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
         if name in _DATA or (name in _PROGRAMS and not words[end - 1].startswith("-")):
             del words[end:]
     # Messages repeat arguments, and many arguments are formats: names above all.
-    return Replies.ONE if all(map(_SAFE_FORMAT, words)) else Replies.FENCED
+    for word in words:
+        if not (_is_known_safe(word) if len(word) <= MAX_KNOWN_LENGTH else _is_safe(word)):
+            return Replies.FENCED
+    return Replies.ONE
 
 
 def _shown(word: Argument) -> str:

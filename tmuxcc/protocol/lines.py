@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from getopt import GetoptError, getopt
 
-from attrs import frozen
+from attrs import define
 
 from ..errors import CommandError, InvalidCommand, ReplyTooLarge, TmuxError
 from .commands import Argument, Replies, command_name, encode_command, expected_replies
@@ -30,7 +30,7 @@ _PANE_OFF = re.compile(r"(%[0-9]+):off")
 _NEGATIVE_WIDTH = re.compile(r"#\{[^}]*=-[0-9]")
 
 
-@frozen
+@define
 class Line:
     """What is sent for one command.
 

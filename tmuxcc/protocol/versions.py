@@ -8,7 +8,7 @@ Found by experiment on 3.1c, 3.3a, 3.5a, 3.7c and 3.8, and in tmux's own issues 
 from __future__ import annotations
 
 import re
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 from attrs import frozen
 
@@ -332,6 +332,7 @@ _HAZARDS_BY_NAME = {hazard.name: hazard for hazard in HAZARDS}
 _CAPABILITIES_BY_NAME = {capability.name: capability for capability in CAPABILITIES}
 
 
+@lru_cache
 def has_hazard(version: TmuxVersion, name: str) -> bool:
     """Whether `version` has the fault `name` of the table."""
     return _HAZARDS_BY_NAME[name].affects(version)

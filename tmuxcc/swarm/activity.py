@@ -88,7 +88,10 @@ class Explanation:
 
 @frozen
 class _Evidence:
-    """What one source said last. `number` orders all evidence and inputs, also in one moment."""
+    """What one source said last. `number` orders all evidence and inputs, also in one moment.
+
+    `text` is empty where time alone says it.
+    """
 
     source: str
     rule: str
@@ -287,12 +290,27 @@ class ActivityTracker:
                     rule=evidence.rule,
                     says=evidence.says,
                     at=evidence.at,
-                    text=evidence.text,
+                    text=evidence.text or self._told_by_time(evidence.source),
                     counted=counted,
                     why=why,
                 )
             )
         return Explanation(self.activity, self.since, self._now, tuple(reasons))
+
+    def _told_by_time(self, source: str) -> str:
+        """What `_weigh_output` and `_weigh_input` go by, in words: nobody else needs them."""
+        now, last = self._now, self.last_output
+        if source == "output":
+            if last is not None and now < last + self.kind.quiet:
+                return f"written {now - last:.1f} s ago"
+            return f"quiet for {max(0.0, now - (self._armed_at if last is None else last)):.1f} s"
+        begun = "input was sent" if self._was_sent else "the program was started"
+        text = f"{begun} {max(0.0, now - self._armed_at):.1f} s ago"
+        if not self._reacted:
+            return f"{text}, and nothing was seen after it"
+        if self._is_unchanged():
+            return f"{text}, and the screen is the same as before"
+        return f"{text}, and nothing has said since that it is idle"
 
     # ----------------------------------------------------------------------------------- what comes
 
@@ -449,11 +467,9 @@ class ActivityTracker:
     def _weigh_output(self, now: float) -> tuple[_Evidence, str]:
         last = self.last_output
         if last is not None and now < last + self.kind.quiet:
-            text = f"written {now - last:.1f} s ago"
-            return _Evidence("output", "", Activity.BUSY, last, text, self._number), ""
+            return _Evidence("output", "", Activity.BUSY, last, "", self._number), ""
         since = self._armed_at if last is None else last
-        text = f"quiet for {max(0.0, now - since):.1f} s"
-        evidence = _Evidence("output", "", Activity.IDLE, since, text, self._number)
+        evidence = _Evidence("output", "", Activity.IDLE, since, "", self._number)
         if not self._reacted:
             return evidence, f"nothing was seen after the {self._armed_by} yet"
         reports = self._report is not None and self._report.says is not None
@@ -465,18 +481,15 @@ class ActivityTracker:
 
     def _weigh_input(self, now: float) -> _Evidence:
         says = Activity.BUSY
-        unchanged = self._screen is not None and self._unseen_since is None
-        unchanged = unchanged and not self._changed and not self._fed
-        age = f"{max(0.0, now - self._armed_at):.1f} s ago"
-        text = "input was sent" if self._was_sent else "the program was started"
-        if self._reacted and not unchanged:
-            text = f"{text} {age}, and nothing has said since that it is idle"
-        else:
-            same = ", and the screen is the same as before" if self._reacted else ""
-            text = f"{text} {age}{same or ', and nothing was seen after it'}"
-            if now >= self._armed_at + self.kind.stuck_after:
-                says = Activity.UNKNOWN
-        return _Evidence("input", "", says, self._armed_at, text, self._edge)
+        is_stuck = now >= self._armed_at + self.kind.stuck_after
+        if is_stuck and (not self._reacted or self._is_unchanged()):
+            says = Activity.UNKNOWN
+        return _Evidence("input", "", says, self._armed_at, "", self._edge)
+
+    def _is_unchanged(self) -> bool:
+        """Whether the screen was seen, and is the one from before the input."""
+        was_seen = self._screen is not None and self._unseen_since is None
+        return was_seen and not self._changed and not self._fed
 
     # ---------------------------------------------------------------------------------------- times
 

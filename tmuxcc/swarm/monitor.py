@@ -129,7 +129,8 @@ class Monitor:
 
     def note_running(self) -> None:
         """The program runs: from now on time tells something of it, also if it writes no more."""
-        self._resting.deadline = self._next_time()
+        if self.is_reading:
+            self._resting.deadline = self._next_time()
 
     def begin_at(self, offset: int) -> None:
         """What lies before `offset` is old: it is neither limited nor written to the log again."""

@@ -32,6 +32,8 @@ class Program:
     ) -> None:
         self.marks = marks
         self.variables = marks
+        self.cwd = base_dir / (spec.cwd or ".")
+        """The folder that it starts in."""
         self._agent_id = agent_id
         self._spec = spec
         self._secrets = dict(secrets)
@@ -41,11 +43,6 @@ class Program:
     def argv(self) -> Sequence[str]:
         """The program and its arguments."""
         return self._spec.argv
-
-    @property
-    def cwd(self) -> Path:
-        """The folder that it starts in."""
-        return self._base_dir / (self._spec.cwd or ".")
 
     @property
     def mark_entries(self) -> tuple[bytes, ...]:

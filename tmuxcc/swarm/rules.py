@@ -249,11 +249,16 @@ def kind_for(
             f"there is no kind {name!r}{_nearest(name, known)};"
             f" there are {', '.join(sorted(kind.name for kind in kinds))}"
         )
-    program = _program(list(argv))
-    for kind in kinds:
-        if program in (kind.name, *kind.aliases, *kind.programs):
-            return kind
-    return GENERIC
+    return _kinds_by_program().get(_program(list(argv)), GENERIC)
+
+
+@cache
+def _kinds_by_program() -> Mapping[str, AgentKind]:
+    found: dict[str, AgentKind] = {}
+    for kind in load_kinds().values():
+        for name in (kind.name, *kind.aliases, *kind.programs):
+            found.setdefault(name, kind)
+    return found
 
 
 # -------------------------------------------------------------------------------------- matching

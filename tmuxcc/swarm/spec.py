@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from signal import Signals
 from types import MappingProxyType
@@ -380,12 +381,10 @@ def spec_to_json(spec: AgentSpec) -> str:
     Every field is written, also where it has its default, so that it keeps its meaning when the
     default changes; what is None is left out.
     """
-    return json.dumps(
-        {"version": SPEC_VERSION, **_plain(spec)},
-        ensure_ascii=True,
-        allow_nan=False,
-        separators=(",", ":"),
-    )
+    own = _to_json({"version": SPEC_VERSION, **_plain(spec)})
+    parts = ((name, getattr(spec, name)) for name in _PARTS)
+    pieces = [f'"{name}":{_part_to_json(part)}' for name, part in parts if part is not None]
+    return f"{own[:-1]},{','.join(pieces)}}}"
 
 
 def spec_from_json(text: str) -> AgentSpec:
@@ -425,14 +424,18 @@ def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401 - attrs has no type fo
     plain = {}
     for each in fields(type(value)):
         content = getattr(value, each.name)
-        if content is None:
-            continue
-        if each.name == "env":
-            content = dict(content)
-        elif each.name in _PARTS:
-            content = _plain(content)
-        plain[each.name] = content
+        if content is not None and each.name not in _PARTS:
+            plain[each.name] = dict(content) if each.name == "env" else content
     return plain
+
+
+_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+@lru_cache
+def _part_to_json(part: RestartPolicy | StopPolicy | Ready | OutputLimits) -> str:
+    # Most agents share theirs with others.
+    return _to_json(_plain(part))
 
 
 def _built(part: type[_T], data: object) -> _T:
