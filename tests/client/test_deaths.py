@@ -158,6 +158,7 @@ async def test_the_end_of_another_process_is_not_taken_for_that_of_the_pane(
             start_soon=nursery.start_soon,
         )
         deaths.connected("unhooked", is_local=True)
+        nursery.start_soon(deaths.run)
         with subprocess.Popen(["sleep", "600"]) as predecessor:
             deaths.watch(pane, predecessor.pid)
             predecessor.kill()
@@ -166,3 +167,4 @@ async def test_the_end_of_another_process_is_not_taken_for_that_of_the_pane(
         os.kill(int(pid), signal.SIGTERM)
         await until(lambda: pane.log.exit_status is not None)
         assert pane.log.exit_status == ExitStatus(None, 15)
+        nursery.cancel_scope.cancel()

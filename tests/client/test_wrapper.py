@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -246,8 +247,10 @@ async def test_descriptors_and_environment_are_as_without_it(server: Server, fol
     variables = {"rc": "1", "P": "2", "said": "3", "sig": "4", "LC_ALL": "C.UTF-8", "PATH": "/bin"}
     async with server.client() as client:
         told = []
-        for name in ("native", "wrapped"):
+        for name in ("native", "wrapped", "kept"):
             file = folder / name
+            if name == "kept":
+                await client.keep_wrapper("TMUXCC_TEST")
             argv = python(NATIVE, str(file))
             if name == "native":
                 words = [word for item in variables.items() for word in ("-e", "=".join(item))]
@@ -257,13 +260,41 @@ async def test_descriptors_and_environment_are_as_without_it(server: Server, fol
             await until(file.exists)
             told.append(json.loads(file.read_text("utf-8")))
             del told[-1]["environment"]["TMUX_PANE"]
-        native, wrapped = told
         # A shell that starts a program says where it was and what it ran.
-        for variable in ("_", "OLDPWD", "SHLVL", "PWD"):
-            native["environment"].pop(variable, None)
-            wrapped["environment"].pop(variable, None)
-        assert wrapped == native
+        for one in told:
+            for variable in ("_", "OLDPWD", "SHLVL", "PWD"):
+                one["environment"].pop(variable, None)
+        native, wrapped, kept = told
+        assert wrapped == kept == native
         assert [name for name, _ in wrapped["fds"]] == ["0", "1", "2"]
+
+
+async def test_a_script_that_tmux_keeps_is_the_same(server: Server) -> None:
+    async with server.client() as client:
+        started = []
+        for keeps in (False, True):
+            if keeps:
+                await client.keep_wrapper("TMUXCC_TEST")
+            pane, _, _ = await start(client, shell("echo up; exec sleep 600"))
+            where = ("display-message", "-p", "-t", pane.pane_id, "#{pane_start_command}")
+            (words,) = await client.command(*where)
+            started.append(re.sub("[0-9a-f]{32}", "NONCE", words))
+        assert started[0] == started[1]
+        assert await run_to_end(client, shell("echo x; exit 3")) == (b"x\r\n", ExitStatus(3, None))
+        pane, _, program = await start(client, shell("echo up; exec sleep 600"))
+        os.kill(program, signal.SIGKILL)
+        assert await pane.wait_exit() == ExitStatus(None, 9)
+
+
+async def test_a_script_that_somebody_has_unset_is_a_failure(server: Server) -> None:
+    async with server.client() as client:
+        await client.command("set-option", "-g", "remain-on-exit", "on")
+        await client.keep_wrapper("TMUXCC_TEST")
+        await client.command("set-environment", "-g", "-u", "TMUXCC_TEST")
+        said, status = await run_to_end(client, shell("echo never"))
+        assert b"not found" in said
+        assert b"never" not in said
+        assert status == ExitStatus(127, None)
 
 
 async def test_the_mark_is_invisible(server: Server, wrapper_shell: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tmuxcc.errors import CommandError, InvalidCommand, ReplyTooLarge
-from tmuxcc.protocol import Request, parse_version, prepare, result
+from tmuxcc.protocol import Request, name_for_kept, parse_version, prepare, result
 from tmuxcc.protocol.events import Reply
 
 OLD = parse_version("3.3a")
@@ -60,6 +60,16 @@ def test_a_pane_is_paused_before_it_is_switched_off_where_that_crashes() -> None
 
     assert prepare(argv, OLD).data == b"refresh-client -A '%1:pause' -A '%1:off' -A '%2:on'\n"
     assert prepare(argv, NEW).data == b"refresh-client -A '%1:off' -A '%2:on'\n"
+
+
+def test_a_word_that_tmux_keeps_is_sent_by_its_name() -> None:
+    word = "line\n" * 100 + "end"
+    kept = {word: name_for_kept("WORD", "\nend")}
+
+    line = prepare(["new-window", "--", "sh", "-c", word, "end"], NEW, kept=kept)
+
+    assert line.argv == ("new-window", "--", "sh", "-c", word, "end")
+    assert line.data == b"new-window -- sh -c \"${WORD}\"''\\012'end' end\n"
 
 
 def test_what_only_looks_like_a_pane_to_switch_off_stays() -> None:

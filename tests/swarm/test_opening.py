@@ -85,7 +85,7 @@ async def test_on_a_server_of_somebody_else_nothing_else_is_touched(server: Serv
             server.run("show-hooks", "-g"),
         ]
 
-    before = others()
+    before, hidden = others(), server.run("show-environment", "-g", "-h")
     async with swarm_on(server) as swarm:
         for name in ("one", "two"):
             agent = await swarm.spawn(name, worker())
@@ -96,6 +96,7 @@ async def test_on_a_server_of_somebody_else_nothing_else_is_touched(server: Serv
         assert others() == before
         mark = swarm.mark
     assert others() == before
+    assert server.run("show-environment", "-g", "-h") == hidden
     assert server.run("list-sessions", "-F", "#{session_name}") == "work"
     assert not marked(mark)
 
@@ -116,6 +117,21 @@ async def test_there_too_agents_that_end_at_once_keep_their_windows(server: Serv
             # tmux would close it when the wrapper is gone, and say so in it if it was not told.
             await until(lambda agent=agent: shown(server, agent) == f"1 {agent.agent_id}")
             assert (await agent.capture()).strip() == ""
+
+
+async def test_there_only_what_is_not_so_already_is_set_for_each_window(server: Server) -> None:
+    server.start()
+    server.run("set-option", "-gw", "remain-on-exit", "on")
+    server.run("set-option", "-gw", "automatic-rename", "on")
+    server.run("set-option", "-gw", "allow-rename", "on")
+    async with swarm_on(server) as swarm:
+        hooks = "\n".join(await swarm.client.command("show-hooks", "-t", swarm.client.session_id))
+        assert "remain-on-exit on" not in hooks
+        assert "allow-rename off" in hooks
+        for name in ("one", "two"):
+            agent = await swarm.spawn(name, shell("printf '\\033kother\\033\\\\up'; exec cat"))
+            await said(agent, "up")
+            assert shown(server, agent) == f"0 {name}"
 
 
 @pytest.mark.parametrize("cluster_id", ["", "a b", "-x", "a/b", "ä", "x" * 65, "a:b", "a.b"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -32,16 +32,6 @@ async def background() -> AsyncIterator[trio.Nursery]:
             raise
     if error is not None:
         raise error
-
-
-def protected(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """`function` as a task that no Ctrl-C interrupts: that is for the program's own tasks."""
-
-    @trio.lowlevel.enable_ki_protection
-    async def run(*args: object) -> None:
-        await function(*args)
-
-    return run
 
 
 def require_trio() -> None:

@@ -21,6 +21,7 @@ from ..protocol import (
     TmuxVersion,
     command_name,
     encode_command,
+    name_for_kept,
     prepare,
     result,
 )
@@ -89,6 +90,7 @@ class Channel:
         self._version: TmuxVersion = OLDEST_SUPPORTED
         self._shadowed: frozenset[str] = frozenset()
         self._hidden: set[bytes] = set()
+        self._kept: dict[Argument, bytes] = {}
         self._window_changes: list[Sent] = []
         self._client_pid = 0
         self._others_changed = trio.Event()
@@ -154,7 +156,7 @@ class Channel:
 
     def prepare(self, argv: Sequence[Argument]) -> Line:
         """The line for `argv`. Raises `InvalidCommand` for what can't or must not be sent."""
-        line = prepare(argv, self._version, self._shadowed)
+        line = prepare(argv, self._version, self._shadowed, self._kept)
         return evolve(line, data=self._unaliased(line.data)) if self._hidden else line
 
     async def send(self, argv: Sequence[Argument]) -> Sent:
@@ -198,6 +200,18 @@ class Channel:
         sent = self._send(line)
         sent.abandon()
         return sent
+
+    async def keep(self, word: str, name: str) -> None:
+        """Have tmux keep a long word, under a `name` by which it is sent from now on.
+
+        That is a variable of its global environment that no process sees (set-environment -h,
+        3.2). The last line of the word is sent all the same: a shell that finds nothing before it
+        shall fail, and not do nothing. Raises as `send` and `Sent.lines` do.
+        """
+        end = word.rindex("\n")
+        sent = await self.send(("set-environment", "-g", "-h", name, word[:end]))
+        await sent.lines()
+        self._kept[word] = name_for_kept(name, word[end:])
 
     async def ordered_command(self, *argv: Argument) -> list[str]:
         """Run a command whose reply comes behind all output that was written before it."""

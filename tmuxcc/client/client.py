@@ -50,7 +50,7 @@ from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
 from .pane import Pane
 from .panes import PaneTable
-from .program import new_nonce, wrapped
+from .program import new_nonce, wrapped, wrapper_script
 from .reconnect import Reconnector
 from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
@@ -455,20 +455,27 @@ class Client:
         """`argv` under the wrapper that tells its end in its output, which this client will see."""
         return self._panes.wrap(argv)
 
+    async def keep_wrapper(self, name: str) -> None:
+        """Have tmux keep the wrapper's script, so that each start of a program costs it less.
+
+        It is kept in a variable `name` of the server's environment, which no program sees, until
+        somebody unsets that (``set-environment -gu``); then programs fail with status 127. Raises
+        as `command` does.
+        """
+        await self._channel.keep(wrapper_script(), name)
+
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a task of our own. That connection or pane are gone is told to callers, not by it.
 
         Once the client is left, what others still wait for may end, and nobody needs such a task.
         """
-        if self._is_left:
-            return
+        if not self._is_left:
+            self._nursery.start_soon(self._run_beside, function, *args)
 
-        @trio.lowlevel.enable_ki_protection
-        async def run() -> None:
-            with suppress(ConnectionClosed, PaneNotFound):
-                await function(*args)
-
-        self._nursery.start_soon(run)
+    @trio.lowlevel.enable_ki_protection
+    async def _run_beside(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        with suppress(ConnectionClosed, PaneNotFound):
+            await function(*args)
 
     # Start and end
 

@@ -7,9 +7,9 @@ follows from an end is not decided here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
@@ -18,6 +18,7 @@ from attrs import define
 from ..errors import CommandError, ConnectionClosed
 from ..protocol.events import Event, Message, SubscriptionChanged
 from .output import ExitStatus, PaneOutput
+from .processes import ProcessWatch
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class DeathWatch:
         self._ordered_command = ordered_command
         self._through_reconnects = through_reconnects
         self._start_soon = start_soon
+        self._processes = ProcessWatch()
         self._hint = trio.Event()
         self._is_subscribed = False
         self._client_name = ""
@@ -135,11 +137,13 @@ class DeathWatch:
         if pane.log.exit_status is not None or pane.is_respawning:
             return
         pane.is_there = True
-        if not (pid and self._is_local):
-            self._start_soon(self._watch_by_tmux)
-        elif pane.pid != pid:
+        if pid and self._is_local:
+            if pane.pid == pid:
+                return
             pane.pid = pid
-            self._start_soon(self._watch_process, pane.log, pane.log.programs, pid)
+            if self._processes.watch(pid, partial(self._gone, pane.log, pane.log.programs)):
+                return
+        self._start_soon(self._watch_by_tmux)
 
     async def hook(self, pane: WatchedPane) -> bool:
         """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
@@ -155,13 +159,18 @@ class DeathWatch:
         return True
 
     async def run(self) -> None:
-        """Whenever there is a reason to, ask tmux which panes are left. Runs until cancelled."""
-        while True:
-            await self._hint.wait()
-            self._hint = trio.Event()
-            if any(pane.log.exit_status is None for pane in self._panes.values()):
-                with suppress(ConnectionClosed):
-                    await self._list()
+        """Watch processes and, whenever there is a reason to, ask tmux which panes are left.
+
+        Runs until cancelled.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._processes.run)
+            while True:
+                await self._hint.wait()
+                self._hint = trio.Event()
+                if any(pane.log.exit_status is None for pane in self._panes.values()):
+                    with suppress(ConnectionClosed):
+                        await self._list()
 
     async def wait_status(self, log: PaneOutput, program: int) -> None:
         """The process of a pane is gone: ask tmux how, which may not know it yet.
@@ -205,23 +214,11 @@ class DeathWatch:
         await self._through_reconnects(lambda: self._command("refresh-client", "-B", subscription))
         self.look_soon()
 
-    async def _watch_process(self, log: PaneOutput, program: int, pid: int) -> None:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            pass
-        except (AttributeError, OSError):
-            # No Linux, or one before 5.3: tmux tells it within a second.
-            await self._watch_by_tmux()
-            return
-        else:
-            try:
-                await trio.lowlevel.wait_readable(pidfd)
-            finally:
-                trio.lowlevel.notify_closing(pidfd)
-                os.close(pidfd)
+    def _gone(self, log: PaneOutput, program: int) -> None:
+        """The process of this program is gone."""
         if log.programs == program and log.exit_status is None:
-            await self._through_reconnects(lambda: self.wait_status(log, program))
+            status = partial(self.wait_status, log, program)
+            self._start_soon(self._through_reconnects, status)
 
     async def _list(self) -> None:
         asked = [

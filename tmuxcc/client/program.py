@@ -31,7 +31,7 @@ def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
     """
     if isinstance(argv, str) or not argv or not argv[0]:
         raise InvalidCommand(f"argv is a list that begins with the program to run, not {argv!r}")
-    return ["/bin/sh", "-c", _script(), WRAPPER_NAME, nonce, *argv]
+    return ["/bin/sh", "-c", wrapper_script(), WRAPPER_NAME, nonce, *argv]
 
 
 def nonce_of(program: Sequence[str]) -> bytes:
@@ -40,7 +40,8 @@ def nonce_of(program: Sequence[str]) -> bytes:
 
 
 @cache
-def _script() -> str:
+def wrapper_script() -> str:
+    """The shell script that is the wrapper, without its comments."""
     text = files(__package__).joinpath("program.sh").read_text("utf-8")
     lines = [line.strip() for line in text.splitlines()]
     return "\n".join(line for line in lines if not line.startswith("#"))

@@ -4,7 +4,7 @@ Nothing here opens, waits or knows the time. Read `events`, then `parser`.
 """
 
 from ..errors import InvalidCommand, LayoutError, ProtocolError
-from .commands import Replies, command_name, encode_command, expected_replies
+from .commands import Replies, command_name, encode_command, expected_replies, name_for_kept
 from .layout import Layout, layout_checksum, parse_layout
 from .lines import Line, prepare, result
 from .parser import Parser, decode_octal
@@ -44,6 +44,7 @@ __all__ = [
     "has_capability",
     "has_hazard",
     "layout_checksum",
+    "name_for_kept",
     "parse_layout",
     "parse_version",
     "prepare",

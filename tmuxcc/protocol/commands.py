@@ -8,9 +8,10 @@ are sent and who gets the answer must not live here.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
+from types import MappingProxyType
 
 from ..errors import InvalidCommand
 
@@ -26,21 +27,27 @@ _BARE = re.compile(rb"[A-Za-z0-9_./-]+").fullmatch
 _QUOTABLE = re.compile(rb"[ -&(-~]+").fullmatch
 _TEXT = re.compile(rb"[ -~\n]+").fullmatch
 _PIECES = re.compile(rb"[ -&(-~]+|'+|[^ -~]+")
-_ASSIGNMENT = re.compile(rb"'([A-Za-z_][A-Za-z0-9_]*=)").match
+_ASSIGNMENT = re.compile(rb"'[A-Za-z_][A-Za-z0-9_]*=").match
+
+_NOTHING: Mapping[Argument, bytes] = MappingProxyType({})
 
 
-def encode_command(*argv: Argument) -> bytes:
+def encode_command(*argv: Argument, kept: Mapping[Argument, bytes] = _NOTHING) -> bytes:
     """Encode one command: the bytes to send, with the LF at the end.
 
-    `str` arguments are encoded as UTF-8 with surrogateescape. Raises `InvalidCommand` for an
-    empty list, an empty command name, a name that tmux would take for an assignment, what is
-    neither `str` nor `bytes`, and NUL, which no argument can hold. An argument is never a separator
-    or a block: ``;`` is a word.
+    `str` arguments are encoded as UTF-8 with surrogateescape. `kept` says how long words are sent
+    that tmux has been told before (`name_for_kept`). Raises `InvalidCommand` for an empty list, an
+    empty command name, a name that tmux would take for an assignment, what is neither `str` nor
+    `bytes`, and NUL, which no argument can hold. An argument is never a separator or a block: ``;``
+    is a word.
     """
     if not argv:
         raise InvalidCommand("the argument list is empty; the first argument names the command")
     try:
-        words = [_known(word) if len(word) <= MAX_KNOWN_LENGTH else _quote(word) for word in argv]
+        words = [
+            _known(word) if len(word) <= MAX_KNOWN_LENGTH else kept.get(word) or _quote(word)
+            for word in argv
+        ]
     except TypeError as error:
         given: Sequence[object] = argv
         raise _no_text(next(word for word in given if not isinstance(word, Argument))) from error
@@ -81,6 +88,15 @@ def _quote(word: Argument) -> bytes:
 
 
 _known = lru_cache(MAX_KNOWN_WORDS)(_quote)
+
+
+def name_for_kept(name: str, end: str) -> bytes:
+    """How a word is sent that begins with what tmux keeps in its environment under `name`.
+
+    Only the lexer sees that (cmd-parse.y), which reads it quicker than what it is sent. `end` is
+    the end of the word, which is sent.
+    """
+    return b'"${%s}"' % name.encode("ascii") + _quote(end)
 
 
 def _encode(word: str) -> bytes:

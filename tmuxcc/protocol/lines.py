@@ -7,8 +7,9 @@ hit one is changed into one that does not, or refused with the reason. No I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from getopt import GetoptError, getopt
+from types import MappingProxyType
 
 from attrs import define
 
@@ -48,10 +49,16 @@ class Line:
     destroys: bool
 
 
-def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection[str] = ()) -> Line:
+def prepare(
+    argv: Sequence[Argument],
+    version: TmuxVersion,
+    shadowed: Collection[str] = (),
+    kept: Mapping[Argument, bytes] = MappingProxyType({}),
+) -> Line:
     """The line for `argv`, safe for a server of this `version`.
 
-    `shadowed` are the command names that the user has redefined as aliases. Raises
+    `shadowed` are the command names that the user has redefined as aliases, `kept` says how words
+    are sent that tmux keeps. Raises
     `InvalidCommand` for what can't be sent, would hold up the connection, or would hang or crash
     this server.
     """
@@ -59,7 +66,7 @@ def prepare(argv: Sequence[Argument], version: TmuxVersion, shadowed: Collection
     words: Sequence[Argument] = argv
     if name == "refresh-client":
         words = _steered_refresh(argv, version)
-    data = encode_command(*words)
+    data = encode_command(*words, kept=kept)
     kind = expected_replies(argv, shadowed)
     if kind is Replies.HOLDS:
         raise InvalidCommand(

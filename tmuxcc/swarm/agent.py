@@ -16,7 +16,6 @@ from pathlib import Path
 import trio
 from attrs import Factory, define, frozen
 
-from ..client.background import protected
 from ..client.client import Client
 from ..client.expect import Pattern, WaitResult
 from ..client.output import ExitStatus
@@ -91,6 +90,7 @@ class Agent:
         *,
         program: Program,
         client: Client,
+        nursery: trio.Nursery,
         kind: AgentKind,
         log: LogFile | None,
         spare: Callable[[], Iterable[int]],
@@ -114,6 +114,7 @@ class Agent:
         """Whether a `stop` did not wait any longer for a start to come to an end."""
         self._pane: Pane | None = None
         self._client = client
+        self._nursery = nursery
         self._spare = spare
         self._changed_outside = changed
         self._changed = trio.lowlevel.ParkingLot()
@@ -474,18 +475,17 @@ class Agent:
         if adopted and known[0] is not None:
             self._started_at, self._started_wall = known
         followed()
-        async with trio.open_nursery() as nursery:
-            if not self._monitor.is_reading:
-                # That of the last run may not have noticed yet that it is over.
-                nursery.start_soon(protected(self._monitor.run))
-            try:
-                await self._supervise(nursery)
-            except (ConnectionClosed, PaneNotFound) as error:
-                self._failed(f"its pane is gone: {error}")
-            except TmuxError as error:
-                self._failed(str(error))
-            finally:
-                self._readying.cancel()
+        if not self._monitor.is_reading:
+            # That of the last run may not have noticed yet that it is over.
+            self._nursery.start_soon(self._monitor.run)
+        try:
+            await self._supervise()
+        except (ConnectionClosed, PaneNotFound) as error:
+            self._failed(f"its pane is gone: {error}")
+        except TmuxError as error:
+            self._failed(str(error))
+        finally:
+            self._readying.cancel()
 
     def _failed(self, why: str) -> None:
         """It can't be started, or not be followed any more."""
@@ -518,13 +518,13 @@ class Agent:
 
     # Its program's life
 
-    async def _supervise(self, nursery: trio.Nursery) -> None:
+    async def _supervise(self) -> None:
         while True:
             if self.is_given_up:
-                nursery.start_soon(protected(self._end_late))
+                self._nursery.start_soon(self._end_late)
             if self.spec.ready is not None:
                 self._readying = readying = trio.CancelScope()
-                nursery.start_soon(protected(self._become_ready), self.spec.ready, readying)
+                self._nursery.start_soon(self._become_ready, self.spec.ready, readying)
             status = await self._client.through_reconnects(self.pane.wait_exit)
             # Whoever hears of the end finds all that it wrote counted, and in its log.
             self._monitor.catch_up()
@@ -561,6 +561,7 @@ class Agent:
             self.restarts += 1
             self._note_started()
 
+    @trio.lowlevel.enable_ki_protection
     async def _end_late(self) -> None:
         await self.stop(grace=0)
 
@@ -663,6 +664,7 @@ class Agent:
 
     # Readiness
 
+    @trio.lowlevel.enable_ki_protection
     async def _become_ready(self, ready: Ready, readying: trio.CancelScope) -> None:
         """Find out when the program that has just been started is ready. Until it ends."""
         with readying:

@@ -82,6 +82,7 @@ class Monitor:
         """Which rule or signal decided the activity, and what the others said."""
         return self._tracker.explain()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until nothing more will come."""
         stream = self._open_stream()

@@ -51,6 +51,7 @@ class StateNotes:
         for agent in agents:
             self._noted.pop(agent, None)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Note what has changed, soon and together. Runs until cancelled."""
         while True:

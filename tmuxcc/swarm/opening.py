@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -19,7 +19,7 @@ from uuid import uuid4
 import trio
 from attrs import Factory, define, evolve, frozen
 
-from ..client.background import background, protected, require_trio
+from ..client.background import background, require_trio
 from ..client.client import Client, open_client
 from ..errors import (
     CommandError,
@@ -72,14 +72,14 @@ set -g status-left-length 40
 set -g status-right ""
 """
 
-# What a window of ours needs on a server that has not read the configuration above.
-_WINDOW_OPTIONS = (
-    ("remain-on-exit", "on"),
-    ("automatic-rename", "off"),
-    ("allow-rename", "off"),
+# What a window of ours needs on a server that has not read the configuration above. That it has a
+# name keeps tmux from giving it another one.
+_WINDOW_OPTIONS = {
+    "remain-on-exit": "on",
+    "allow-rename": "off",
     # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
-    ("-q", "remain-on-exit-format", ""),
-)
+    "remain-on-exit-format": "",
+}
 
 # What runs where there is no agent yet.
 _PLACEHOLDER = ("sleep", "2147483647")
@@ -173,7 +173,7 @@ async def open_swarm(
         keep=keep,
     )
     async with background() as nursery:
-        nursery.start_soon(protected(run.run))
+        nursery.start_soon(run.run)
         swarm = await run.wait_begun()
         try:
             with run.body:
@@ -220,6 +220,7 @@ class _Run:
         assert self._swarm is not None
         return self._swarm
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Make it, wait for `leave`, and end it."""
         with self._scope, ExitStack() as stack:
@@ -302,7 +303,7 @@ class _Run:
                         keep=self.keep,
                     )
                     try:
-                        nursery.start_soon(protected(self.signals.heed), self.body)
+                        nursery.start_soon(self.signals.heed, self.body)
                         await swarm._begin(adopt=notes is not None)
                         kept = False
                         self._swarm = swarm
@@ -464,18 +465,34 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
         ]
     if not adopted and not place.own_server:
         # For the first window, and for all others: tmux runs a hook before anything else.
-        commands += [
-            *(("set-option", "-w", "-t", session_id, *option) for option in _WINDOW_OPTIONS),
-            ("set-hook", "-t", session_id, "after-new-window", _set_here(_WINDOW_OPTIONS)),
-        ]
+        options = await _missing_options(client)
+        commands += [("set-option", "-w", "-t", session_id, *option) for option in options]
+        if options:
+            hook = "; ".join(shlex.join(("set-option", "-w", *option)) for option in options)
+            commands.append(("set-hook", "-t", session_id, "after-new-window", hook))
     for answer in await client.batch(commands):
         if isinstance(answer, TmuxError):
             raise answer
+    await client.keep_wrapper(_kept_wrapper(place.session))
 
 
-def _set_here(options: Iterable[Sequence[str]]) -> str:
-    """The command line that sets window options where it runs."""
-    return "; ".join(shlex.join(("set-option", "-w", *option)) for option in options)
+async def _missing_options(client: Client) -> list[tuple[str, str]]:
+    """The window options that have to be set in each window, which takes tmux longer each time.
+
+    That is those that are not set like this for all windows.
+    """
+    asked = (("show-options", "-gwqv", name) for name in _WINDOW_OPTIONS)
+    answers = await client.batch(asked)
+    return [
+        (name, value)
+        for (name, value), answer in zip(_WINDOW_OPTIONS.items(), answers, strict=True)
+        if answer not in ([value], [])
+    ]
+
+
+def _kept_wrapper(session: str) -> str:
+    """The variable of the server in which the script of the wrapper is kept for a swarm."""
+    return f"TMUXCC_WRAPPER_{session.encode().hex()}"
 
 
 # The end
@@ -510,7 +527,8 @@ async def end_session(
     within `SERVER_GRACE`. That nothing is there any more is no failure.
     """
     if not own_server:
-        await run_tmux(tmux_argv, "kill-session", "-t", f"={session}")
+        forget = ("set-environment", "-g", "-u", _kept_wrapper(session))
+        await run_tmux(tmux_argv, *forget, ";", "kill-session", "-t", f"={session}")
         return
     await run_tmux(tmux_argv, "kill-server")
     if server is not None:
@@ -579,6 +597,7 @@ class _Signals:
         if threading.current_thread() is not threading.main_thread():
             self._numbers.clear()
 
+    @trio.lowlevel.enable_ki_protection
     async def heed(self, body: trio.CancelScope) -> None:
         """Cancel `body` when one comes. Runs until cancelled."""
         if not self._numbers:

@@ -18,7 +18,6 @@ from warnings import warn
 import trio
 from attrs import define, evolve, frozen
 
-from ..client.background import protected
 from ..client.client import Client, ClientStatistics
 from ..client.events import Reconnected
 from ..client.expect import MAX_TEXT
@@ -387,6 +386,7 @@ class Swarm:
                 base_dir=self._base_dir,
             ),
             client=self.client,
+            nursery=self._nursery,
             kind=kind if isinstance(kind, AgentKind) else kind_for(spec.argv, spec.kind),
             log=log,
             spare=lambda: (self.client.server_pid,),
@@ -397,7 +397,7 @@ class Swarm:
         """Start it in a task of our own: a cancelled caller leaves nothing half made."""
         start = _Start(trio.Event())
         try:
-            self._nursery.start_soon(protected(self._run_agent), agent, start)
+            self._nursery.start_soon(self._run_agent, agent, start)
         except RuntimeError as error:
             # What trio says of a nursery that is closed.
             raise ConnectionClosed("the swarm has ended") from error
@@ -407,6 +407,7 @@ class Swarm:
         if start.error is not None:
             raise start.error
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_agent(self, agent: Agent, start: _Start) -> None:
         try:
             pane, window_id = await self._windows.start(agent)
@@ -417,6 +418,7 @@ class Swarm:
             return
         await self._follow(agent, pane, window_id, start.done.set)
 
+    @trio.lowlevel.enable_ki_protection
     async def _follow(
         self,
         agent: Agent,
@@ -445,8 +447,8 @@ class Swarm:
         rows = await list_agents(self.client.command, self.client.session_id)
         vacant = [self.client.pane(row.pane_id) for row in rows if row.vacant]
         self._windows.vacant = vacant[0] if vacant else None
-        self._nursery.start_soon(protected(self._notes.run))
-        self._nursery.start_soon(protected(self._hear_reports))
+        self._nursery.start_soon(self._notes.run)
+        self._nursery.start_soon(self._hear_reports)
         if adopt:
             errors: list[Exception] = []
 
@@ -473,6 +475,7 @@ class Swarm:
                 if row.agent_id in self._agents:
                     self._agents[row.agent_id] = self._agents.pop(row.agent_id)
 
+    @trio.lowlevel.enable_ki_protection
     async def _hear_reports(self) -> None:
         """Hear what agents say of themselves, as long as there is a connection."""
         # Many panes report at once when they are new.
@@ -525,9 +528,7 @@ class Swarm:
         await self.client.through_reconnects(pane.hook_death)
         agent._starting()
         adopted = trio.Event()
-        self._nursery.start_soon(
-            protected(self._follow), agent, pane, row.window_id, adopted.set, True
-        )
+        self._nursery.start_soon(self._follow, agent, pane, row.window_id, adopted.set, True)
         await adopted.wait()
         if row.report:
             agent._reported(row.report)

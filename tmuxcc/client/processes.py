@@ -1,0 +1,65 @@
+"""The ends of processes of this machine, told by the kernel at once.
+
+How a process ended only its parent knows. What follows from an end must not live here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+
+import trio
+
+
+class ProcessWatch:
+    """Watches any number of processes with one task, which `run` is: a task for each costs more."""
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll | None = None
+        self._begun = trio.Event()
+        self._ended: dict[int, Callable[[], None]] = {}  # by pidfd
+        self._is_over = False
+
+    def watch(self, pid: int, ended: Callable[[], None]) -> bool:
+        """Have `ended` called, in the task of `run`, once there is no process `pid` any more.
+
+        If there is none now, it is called at once. Returns false where the system does not tell
+        (no Linux, or one before 5.3), where no file can be opened, and when `run` is over.
+        """
+        if self._is_over:
+            return False
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self._begun.set()
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            ended()
+            return True
+        except (AttributeError, OSError):
+            return False
+        self._ended[pidfd] = ended
+        self._epoll.register(pidfd, select.EPOLLIN)
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Wait for ends. Runs until cancelled."""
+        try:
+            await self._begun.wait()
+            assert self._epoll is not None
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                for pidfd, _ in self._epoll.poll(0):
+                    ended = self._ended.pop(pidfd)
+                    os.close(pidfd)
+                    ended()
+        finally:
+            self._is_over = True
+            for pidfd in self._ended:
+                os.close(pidfd)
+            self._ended.clear()
+            if self._epoll is not None:
+                trio.lowlevel.notify_closing(self._epoll.fileno())
+                self._epoll.close()
