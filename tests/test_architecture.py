@@ -30,7 +30,7 @@ ALLOWED = {
 # What may be imported from outside: the protocol and the errors have no I/O, no clock, no trio.
 _PURE = {
     "__future__", "attrs", "codecs", "collections", "enum", "functools", "getopt", "itertools",
-    "json", "re", "typing",
+    "json", "re", "types", "typing",
 }  # fmt: skip
 
 

@@ -291,10 +291,9 @@ async def test_a_script_that_somebody_has_unset_is_a_failure(server: Server) -> 
         await client.command("set-option", "-g", "remain-on-exit", "on")
         await client.keep_wrapper("TMUXCC_TEST")
         await client.command("set-environment", "-g", "-u", "TMUXCC_TEST")
-        said, status = await run_to_end(client, shell("echo never"))
-        assert b"not found" in said
-        assert b"never" not in said
-        assert status == ExitStatus(127, None)
+        pane = client.pane((await client.new_window(argv=shell("echo never"))).pane_id)
+        assert await pane.wait_exit() == ExitStatus(127, None)
+        assert "never" not in await pane.capture()
 
 
 async def test_the_mark_is_invisible(server: Server, wrapper_shell: str) -> None:
