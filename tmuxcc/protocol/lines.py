@@ -28,6 +28,8 @@ _CHANGES_WINDOW = frozenset(
 _DESTROYS = frozenset("kill-pane kill-session kill-window unlink-window".split())
 _FILE_COMMANDS = frozenset("load-buffer save-buffer source-file".split())
 _PANE_OFF = re.compile(r"(%[0-9]+):off")
+# The error is that there is no session of this name.
+_REFUSAL = "has-session -t 'target pane has exited'"
 _NEGATIVE_WIDTH = re.compile(r"#\{[^}]*=-[0-9]")
 
 
@@ -153,11 +155,7 @@ def _only_into_the_living(argv: Sequence[Argument], data: bytes) -> bytes | None
     except GetoptError:
         return None
     target = [word for name, value in options if name == "-t" for word in (name, value)]
-    # The error is that there is no session of this name.
-    refuse = encode_command("has-session", "-t", "target pane has exited")
-    return encode_command(
-        "if-shell", "-F", *target, "#{pane_dead}", refuse.rstrip(b"\n"), data.rstrip(b"\n")
-    )
+    return encode_command("if-shell", "-F", *target, "#{pane_dead}", _REFUSAL, data[:-1])
 
 
 def _has_negative_width(argv: Sequence[Argument]) -> bool:

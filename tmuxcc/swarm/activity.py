@@ -301,9 +301,8 @@ class ActivityTracker:
         """What `_weigh_output` and `_weigh_input` go by, in words: nobody else needs them."""
         now, last = self._now, self.last_output
         if source == "output":
-            if last is not None and now < last + self.kind.quiet:
-                return f"written {now - last:.1f} s ago"
-            return f"quiet for {max(0.0, now - (self._armed_at if last is None else last)):.1f} s"
+            age = max(0.0, now - (self._armed_at if last is None else last))
+            return f"quiet for {age:.1f} s" if self._is_quiet(now) else f"written {age:.1f} s ago"
         begun = "input was sent" if self._was_sent else "the program was started"
         text = f"{begun} {max(0.0, now - self._armed_at):.1f} s ago"
         if not self._reacted:
@@ -408,16 +407,24 @@ class ActivityTracker:
                     return
 
     def _weigh_first(self, now: float) -> Activity:
-        for evidence, why in self._weigh(now):
+        for evidence, why in self._weigh_told(now):
             if not why and evidence.says is not None:
                 return evidence.says
-        raise AssertionError  # the last evidence always counts
+        if self._is_quiet(now) and not self._against_quiet(now):
+            return Activity.IDLE
+        return self._input_says(now) if self._is_quiet(now) else Activity.BUSY
 
     def _weigh(self, now: float) -> Iterator[tuple[_Evidence, str]]:
         """All evidence, the strongest first, each with what is against it (empty: it counts).
 
         The first that counts decides.
         """
+        yield from self._weigh_told(now)
+        yield self._weigh_output(now)
+        yield self._weigh_input(now), ""
+
+    def _weigh_told(self, now: float) -> Iterator[tuple[_Evidence, str]]:
+        """The evidence that lies in what the program told or shows."""
         if self._report is not None:
             yield self._report, self._against(self._report, now)
         screen = self._screen
@@ -430,8 +437,6 @@ class ActivityTracker:
             yield mark, against
         if screen is not None:
             yield screen, screen_against
-        yield self._weigh_output(now)
-        yield self._weigh_input(now), ""
 
     def _marks(self) -> list[_Evidence]:
         found = [each for each in (self._mark, self._progress, self._title) if each is not None]
@@ -466,25 +471,35 @@ class ActivityTracker:
 
     def _weigh_output(self, now: float) -> tuple[_Evidence, str]:
         last = self.last_output
-        if last is not None and now < last + self.kind.quiet:
-            return _Evidence("output", "", Activity.BUSY, last, "", self._number), ""
         since = self._armed_at if last is None else last
+        if not self._is_quiet(now):
+            return _Evidence("output", "", Activity.BUSY, since, "", self._number), ""
         evidence = _Evidence("output", "", Activity.IDLE, since, "", self._number)
+        return evidence, self._against_quiet(now)
+
+    def _is_quiet(self, now: float) -> bool:
+        last = self.last_output
+        return last is None or now >= last + self.kind.quiet
+
+    def _against_quiet(self, now: float) -> str:
+        """What is against it that a program which writes nothing is idle."""
         if not self._reacted:
-            return evidence, f"nothing was seen after the {self._armed_by} yet"
+            return f"nothing was seen after the {self._armed_by} yet"
         reports = self._report is not None and self._report.says is not None
         if self.kind.tells_idle or self._mark is not None or reports:
-            return evidence, "it has another way to say that it is idle"
+            return "it has another way to say that it is idle"
         if now < self._quiet_at():
-            return evidence, f"it has not been quiet for {self.kind.quiet:g} s yet"
-        return evidence, ""
+            return f"it has not been quiet for {self.kind.quiet:g} s yet"
+        return ""
 
     def _weigh_input(self, now: float) -> _Evidence:
-        says = Activity.BUSY
+        return _Evidence("input", "", self._input_says(now), self._armed_at, "", self._edge)
+
+    def _input_says(self, now: float) -> Activity:
         is_stuck = now >= self._armed_at + self.kind.stuck_after
         if is_stuck and (not self._reacted or self._is_unchanged()):
-            says = Activity.UNKNOWN
-        return _Evidence("input", "", says, self._armed_at, "", self._edge)
+            return Activity.UNKNOWN
+        return Activity.BUSY
 
     def _is_unchanged(self) -> bool:
         """Whether the screen was seen, and is the one from before the input."""
