@@ -6,7 +6,6 @@ is only when which agent is started or ended, and who is told.
 
 from __future__ import annotations
 
-import math
 import shlex
 import signal
 import time
@@ -35,13 +34,10 @@ from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
 from .options import advice
 from .runner import Job, Reporter, status_number, tell_lines
-from .text import output_status
+from .text import LAST_WORDS, output_status
 
 LAST_LINES = 0.02
 """Seconds after a program's end until it is told, so that its last lines stand before that."""
-
-LAST_WORDS = 2.0
-"""Seconds for a reader of our output to take the rest of it, when we were told to end."""
 
 
 @frozen
@@ -105,7 +101,6 @@ class Master:
         self._nursery: trio.Nursery
         self._starting = trio.CancelScope()
         self._body = trio.CancelScope()
-        self._drain = trio.CancelScope()
         self._patience: trio.CancelScope | None = None
         self._interrupted: int | None = None
         self._down = False
@@ -146,19 +141,12 @@ class Master:
 
     async def _tell_end(self) -> int:
         """Tell what has not been told yet; our exit status, which that may change."""
-        with self._drain:
-            await self._writer.wait_written()
+        await self._writer.wait_written()
         kept = self._swarm is not None and self._swarm.keep
         if self._swarm is not None and not kept and self._writer.failure is None:
             self._reporter.summary(self._status())
-            hurried = self._drain.deadline < math.inf
-            with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
-                await self._writer.wait_written()
+            await self._writer.wait_written()
         return self._status()
-
-    def _hurry(self) -> None:
-        """Give a reader of our output only a moment more to take it."""
-        self._drain.deadline = min(self._drain.deadline, trio.current_time() + LAST_WORDS)
 
     def _status(self) -> int:
         if self._interrupted is not None:
@@ -382,7 +370,7 @@ class Master:
             else:
                 self._reporter.message("killing…")
                 self._patience.cancel()
-                self._hurry()
+                self._writer.hurry()
                 self._nursery.start_soon(self._cut_off)
 
     async def _heed_reader(self) -> None:
@@ -447,7 +435,7 @@ class Master:
         if patience.cancelled_caught:
             await swarm.stop_all(grace=0)
         self._all_stopped.set()
-        self._hurry()
+        self._writer.hurry()
 
     async def _cut_off(self) -> None:
         """Of what was written before the end, too, a reader gets only what it takes in a moment."""

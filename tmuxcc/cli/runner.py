@@ -7,7 +7,6 @@ left behind, and the folder of the socket go, in this order and in every case.
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import signal
@@ -36,9 +35,8 @@ SESSION = "run"
 HISTORY = 8 << 20
 """Bytes of a pane that may wait for a slow reader of our output before some are lost."""
 
-LAST_WORDS = 2.0
-"""Seconds for what was killed to be gone and its end to be read; and, when we were told to end, for
-a reader of our output to take the rest of it."""
+KILLED = 2.0
+"""Seconds for what was killed to be gone and its end to be read."""
 
 STRAYS = 1.0
 """Seconds between SIGTERM and SIGKILL for what the programs left in the background."""
@@ -148,7 +146,6 @@ class Runner:
         self._nursery: trio.Nursery
         self._variable = b""
         self._body = trio.CancelScope()
-        self._drain = trio.CancelScope()
         self._patience: trio.CancelScope | None = None
         self._interrupted: int | None = None
         self._failed_first: Job | None = None
@@ -180,18 +177,11 @@ class Runner:
 
     async def _tell_end(self) -> int:
         """Tell what has not been told yet; our exit status, which that may change."""
-        with self._drain:
-            await self._writer.wait_written()
+        await self._writer.wait_written()
         if self._client is not None and self._writer.failure is None:
             self._reporter.summary(self._status())
-            hurried = self._drain.deadline < math.inf
-            with trio.move_on_after(LAST_WORDS if hurried else math.inf) as self._drain:
-                await self._writer.wait_written()
+            await self._writer.wait_written()
         return self._status()
-
-    def _hurry(self) -> None:
-        """Give a reader of our output only a moment more to take it."""
-        self._drain.deadline = min(self._drain.deadline, trio.current_time() + LAST_WORDS)
 
     async def _serve(self, socket: Path, configuration: Path) -> None:
         self._variable = pane_variable(socket)
@@ -278,7 +268,7 @@ class Runner:
                 self._stop(number, "stopping… (again to kill)")
             else:
                 self._patience.cancel()
-                self._hurry()
+                self._writer.hurry()
 
     async def _heed_reader(self) -> None:
         """Whoever read our output has gone, so there is nobody to run anything for."""
@@ -311,9 +301,9 @@ class Runner:
             # The wrappers stay to tell how their programs ended.
             programs = {each.pid for each in processes_with(self._variable)} - wrappers
             send_signal(programs, signal.SIGKILL)
-            await trio.sleep(LAST_WORDS)
+            await trio.sleep(KILLED)
         self._body.cancel()
-        self._hurry()
+        self._writer.hurry()
 
     async def _ask_to_end(self, client: Client, job: Job, number: int) -> None:
         """As the terminal would: Ctrl-C typed, or the signal to the group in the foreground."""

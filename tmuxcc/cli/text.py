@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -16,6 +17,9 @@ from ..client.text import strip_sequences
 MAX_WAITING = 1 << 20
 """Bytes that may wait for a slow reader of our output. More than the client reads in one turn, so
 that lines are lost only to a reader that is really slower than the programs."""
+
+LAST_WORDS = 2.0
+"""Seconds for a reader of our output to take the rest of it, when we were told to end."""
 
 RESET = "\x1b[0m"
 
@@ -69,6 +73,8 @@ class Writer:
         self._size = 0
         self._added = trio.Event()
         self._written = trio.Event()
+        self._waiting = trio.CancelScope()
+        self._is_hurried = False
 
     def put(self, text: str) -> None:
         """Have `text` written. Harmless after a failure."""
@@ -88,9 +94,15 @@ class Writer:
             await self._written.wait()
 
     async def wait_written(self) -> None:
-        """Wait until everything has been written or can't be."""
-        while self._size:
-            await self._written.wait()
+        """Wait until everything has been written or can't be, or is too late; see `hurry`."""
+        with trio.move_on_after(LAST_WORDS if self._is_hurried else math.inf) as self._waiting:
+            while self._size:
+                await self._written.wait()
+
+    def hurry(self) -> None:
+        """From now on wait only `LAST_WORDS` seconds, each time, for what was put to be taken."""
+        self._is_hurried = True
+        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + LAST_WORDS)
 
     async def run(self) -> None:
         """Write until it fails. Cancelled, a write that is under way is left to itself."""
