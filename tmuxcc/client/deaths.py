@@ -18,7 +18,7 @@ from attrs import define
 from ..errors import CommandError, ConnectionClosed
 from ..protocol.events import Event, Message, SubscriptionChanged
 from .output import ExitStatus, PaneOutput
-from .processes import ProcessWatch
+from .pidfd import ProcessWatch
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The ends of processes, told by the kernel: `tmuxcc.client.processes`."""
+"""The ends of processes, told by the kernel: `tmuxcc.client.pidfd`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tmuxcc.client.processes import ProcessWatch
+from tmuxcc.client.pidfd import ProcessWatch
 
 from .helpers import GUARD, until
 
