@@ -30,6 +30,7 @@ from ..protocol.events import (
 )
 from .transport import Process
 
+_NOTIFYING = ("refresh-client", "respawn-pane")
 _PANE_ID = re.compile(r"%[0-9]+")
 
 READ_SIZE = 1 << 16
@@ -391,7 +392,7 @@ def _notices(argv: Sequence[Argument], lines: Sequence[bytes]) -> list[Pause | C
 
     Empty where the reply holds anything else: then it is text, which can look like them.
     """
-    if not {"refresh-client", "respawn-pane"}.intersection(argv[:1]):
+    if not argv or argv[0] not in _NOTIFYING:
         return []
     words = [word for word in argv if isinstance(word, str)]
     pane_ids = [match[0] for word in words if (match := _PANE_ID.match(word)) is not None]

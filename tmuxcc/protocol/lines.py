@@ -26,6 +26,7 @@ _CHANGES_WINDOW = frozenset(
     """.split()
 )
 _DESTROYS = frozenset("kill-pane kill-session kill-window unlink-window".split())
+_STEERED = _CHANGES_WINDOW | _DESTROYS | {"paste-buffer", "respawn-pane"}
 _FILE_COMMANDS = frozenset("load-buffer save-buffer source-file".split())
 _PANE_OFF = re.compile(r"(%[0-9]+):off")
 # The error is that there is no session of this name.
@@ -80,6 +81,8 @@ def prepare(
             f"tmux {version} can hang on a format with a negative width; use a positive one"
         )
     fenced = kind is Replies.FENCED
+    if name not in _STEERED:
+        return Line(tuple(argv), data, fenced, 1, changes_window=False, destroys=False)
     replies = 1
     if name == "paste-buffer" and has_hazard(version, "dead-paste-crash"):
         asking = _only_into_the_living(argv, data)
