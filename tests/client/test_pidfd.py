@@ -100,6 +100,32 @@ async def test_no_file_stays_open_behind_it() -> None:
     assert ended == ["dead"]
 
 
+async def test_an_end_is_told_once_also_where_a_child_has_inherited_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inherited: list[int] = []
+    original = os.pidfd_open
+
+    def opened(pid: int) -> int:
+        pidfd = original(pid)
+        inherited.append(os.dup(pidfd))
+        return pidfd
+
+    monkeypatch.setattr(os, "pidfd_open", opened)
+    first, second = sleeper(), sleeper()
+    ended: list[str] = []
+    async with watching() as watch:
+        for name, process in (("first", first), ("second", second)):
+            watch.watch(process.pid, partial(ended.append, name))
+        first.kill()
+        await until(lambda: ended == ["first"])
+        second.kill()
+        await until(lambda: ended == ["first", "second"])
+    for process, pidfd in zip((first, second), inherited, strict=True):
+        process.wait()
+        os.close(pidfd)
+
+
 @pytest.mark.parametrize(
     ("where", "name"), [(os, "pidfd_open"), (select, "epoll")], ids=["pidfd", "epoll"]
 )

@@ -53,6 +53,8 @@ class ProcessWatch:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for pidfd, _ in self._epoll.poll(0):
                     ended = self._ended.pop(pidfd)
+                    # To close it is not enough where a child of ours has inherited it.
+                    self._epoll.unregister(pidfd)
                     os.close(pidfd)
                     ended()
         finally:

@@ -39,9 +39,8 @@ class Line:
     """What is sent for one command.
 
     `fenced` says that it needs a marker before and behind it; else it is answered with as many
-    `replies`. On versions with the fault
-    ``destroy-session-crash``, a line that `destroys` must not be sent before every line that
-    `changes_window` has been answered.
+    `replies`. On versions with the fault ``destroy-session-crash``, a line that `destroys` must not
+    be sent before every line that `changes_window` has been answered.
     """
 
     argv: tuple[Argument, ...]
@@ -61,9 +60,8 @@ def prepare(
     """The line for `argv`, safe for a server of this `version`.
 
     `shadowed` are the command names that the user has redefined as aliases, `kept` says how words
-    are sent that tmux keeps. Raises
-    `InvalidCommand` for what can't be sent, would hold up the connection, or would hang or crash
-    this server.
+    are sent that tmux keeps. Raises `InvalidCommand` for what can't be sent, would hold up the
+    connection, or would hang or crash this server.
     """
     name = command_name(argv)
     words: Sequence[Argument] = argv
