@@ -103,6 +103,16 @@ def idle(kind: AgentKind, screen: str = "") -> Agent:
 # ---------------------------------------------------------------------------- start, input, silence
 
 
+def test_a_rule_that_asks_for_no_text_is_explained_without() -> None:
+    kind = load_kind(
+        'name = "c"\nprompt = "^> "\n[[rules]]\nid = "none"\nactivity = "busy"\nprompt = false\n'
+    )
+    tracker = ActivityTracker(kind, now=0.0)
+    tracker.receive(b"hi\n", 1.0)
+    tracker.look(["hi"], 2.0)
+    assert (tracker.explain().deciding.rule, tracker.explain().deciding.text) == ("none", "")
+
+
 def test_a_program_that_starts_is_busy_until_it_is_quiet() -> None:
     agent = Agent(GENERIC)
     assert agent.tracker.activity is BUSY

@@ -119,19 +119,65 @@ async def test_there_too_agents_that_end_at_once_keep_their_windows(server: Serv
             assert (await agent.capture()).strip() == ""
 
 
-async def test_there_only_what_is_not_so_already_is_set_for_each_window(server: Server) -> None:
+@pytest.mark.parametrize("allowed", ["on", "off"])
+async def test_there_only_what_is_not_so_already_is_set_for_each_window(
+    server: Server, allowed: str
+) -> None:
     server.start()
-    server.run("set-option", "-gw", "remain-on-exit", "on")
     server.run("set-option", "-gw", "automatic-rename", "on")
-    server.run("set-option", "-gw", "allow-rename", "on")
+    server.run("set-option", "-gw", "allow-rename", allowed)
     async with swarm_on(server) as swarm:
-        hooks = "\n".join(await swarm.client.command("show-hooks", "-t", swarm.client.session_id))
-        assert "remain-on-exit on" not in hooks
-        assert "allow-rename off" in hooks
+        hooks = await swarm.client.command("show-hooks", "-t", swarm.client.session_id)
+        assert ("allow-rename off" in "\n".join(hooks)) == (allowed == "on")
         for name in ("one", "two"):
             agent = await swarm.spawn(name, shell("printf '\\033kother\\033\\\\up'; exec cat"))
             await said(agent, "up")
             assert shown(server, agent) == f"0 {name}"
+
+
+async def test_there_an_opening_that_is_cancelled_leaves_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.start()
+    hidden = server.run("show-environment", "-g", "-h")
+    scope = trio.CancelScope()
+    keep_wrapper = tmuxcc.Client.keep_wrapper
+
+    async def cancelled(client: tmuxcc.Client, name: str) -> None:
+        scope.cancel()
+        await keep_wrapper(client, name)
+
+    monkeypatch.setattr(tmuxcc.Client, "keep_wrapper", cancelled)
+    with scope:
+        async with swarm_on(server):
+            raise AssertionError
+    assert scope.cancelled_caught
+    assert server.run("list-sessions", "-F", "#{session_name}") == "work"
+    assert server.run("show-environment", "-g", "-h") == hidden
+
+
+@pytest.mark.parametrize("name", ["set-environment", "display-message", "kill-session"])
+async def test_there_an_alias_of_the_user_keeps_no_swarm_alive(server: Server, name: str) -> None:
+    server.start()
+    hidden = server.run("show-environment", "-g", "-h")
+    server.run("set-option", "-s", "command-alias[90]", f"{name}=list-keys")
+    async with swarm_on(server) as swarm:
+        assert await (await swarm.spawn("one", shell("exit 3"))).wait_exit() == ExitStatus(3, None)
+    server.run("set-option", "-s", "-u", "command-alias[90]")
+    assert server.run("list-sessions", "-F", "#{session_name}") == "work"
+    assert server.run("show-environment", "-g", "-h") == hidden
+
+
+async def test_there_another_swarm_that_ends_takes_nothing_from_one_that_was_renamed(
+    server: Server,
+) -> None:
+    server.start()
+    async with swarm_on(server) as swarm:
+        server.run("rename-session", "-t", "=swarm-demo", "renamed")
+        async with swarm_on(server, "demo"):
+            pass
+        agent = await swarm.spawn("one", shell("exit 3"))
+        assert await agent.wait_exit() == ExitStatus(3, None)
 
 
 @pytest.mark.parametrize("cluster_id", ["", "a b", "-x", "a/b", "ä", "x" * 65, "a:b", "a.b"])

@@ -202,11 +202,11 @@ class Channel:
         return sent
 
     async def keep(self, word: str, name: str) -> None:
-        """Have tmux keep a long word, under a `name` by which it is sent from now on.
+        """Have tmux keep a word of many lines, under a `name` by which it is sent from now on.
 
         That is a variable of its global environment that no process sees (set-environment -h,
-        3.2). The last line of the word is sent all the same: a shell that finds nothing before it
-        shall fail, and not do nothing. Raises as `send` and `Sent.lines` do.
+        3.2). The last line of the word is sent all the same, so that something fails where
+        somebody has unset the variable. Raises as `send` and `Sent.lines` do.
         """
         end = word.rindex("\n")
         sent = await self.send(("set-environment", "-g", "-h", name, word[:end]))

@@ -18,14 +18,14 @@ class ProcessWatch:
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._begun = trio.Event()
-        self._ended: dict[int, Callable[[], None]] = {}  # by pidfd
+        self._watched: dict[int, Callable[[], None]] = {}  # by pidfd
         self._is_over = False
 
     def watch(self, pid: int, ended: Callable[[], None]) -> bool:
-        """Have `ended` called, in the task of `run`, once there is no process `pid` any more.
+        """Have `ended` called once there is no process `pid` any more.
 
-        If there is none now, it is called at once. Returns false where the system does not tell
-        (no Linux, or one before 5.3), where no file can be opened, and when `run` is over.
+        `run` does that, or if there is none now, this. Returns false where the system does not tell
+        (no Linux, or one before 5.3), where nothing more can be watched, and when `run` is over.
         """
         if self._is_over:
             return False
@@ -39,8 +39,12 @@ class ProcessWatch:
             return True
         except (AttributeError, OSError):
             return False
-        self._ended[pidfd] = ended
-        self._epoll.register(pidfd, select.EPOLLIN)
+        try:
+            self._epoll.register(pidfd, select.EPOLLIN)
+        except OSError:
+            os.close(pidfd)
+            return False
+        self._watched[pidfd] = ended
         return True
 
     @trio.lowlevel.enable_ki_protection
@@ -52,16 +56,17 @@ class ProcessWatch:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for pidfd, _ in self._epoll.poll(0):
-                    ended = self._ended.pop(pidfd)
-                    # To close it is not enough where a child of ours has inherited it.
+                    ended = self._watched.pop(pidfd)
+                    # To close it is not enough: a child that was forked, and has not become another
+                    # program yet, holds it too.
                     self._epoll.unregister(pidfd)
                     os.close(pidfd)
                     ended()
         finally:
             self._is_over = True
-            for pidfd in self._ended:
+            for pidfd in self._watched:
                 os.close(pidfd)
-            self._ended.clear()
+            self._watched.clear()
             if self._epoll is not None:
                 trio.lowlevel.notify_closing(self._epoll.fileno())
                 self._epoll.close()

@@ -17,16 +17,18 @@ from ..errors import InvalidCommand
 
 Argument = str | bytes
 
-MAX_KNOWN_WORDS = 4096
-"""Words that are kept as they are sent: names, flags, ids and formats come again and again."""
+MAX_REMEMBERED = 1024
+"""Words of which it is remembered how they are sent: names, flags, ids and formats come again and
+again. What comes only once is forgotten when so many others have come."""
 
-MAX_KNOWN_LENGTH = 128
-"""Characters, or bytes, of the longest word that is kept; what is longer is text."""
+MAX_REMEMBERED_LENGTH = 128
+"""Characters, or bytes, of the longest of them; what is longer is text."""
 
 _BARE = re.compile(rb"[A-Za-z0-9_./-]+").fullmatch
 _QUOTABLE = re.compile(rb"[ -&(-~]+").fullmatch
 _TEXT = re.compile(rb"[ -~\n]+").fullmatch
 _PIECES = re.compile(rb"[ -&(-~]+|'+|[^ -~]+")
+# Of a line: an equals sign is always quoted.
 _ASSIGNMENT = re.compile(rb"'[A-Za-z_][A-Za-z0-9_]*=").match
 
 _NOTHING: Mapping[Argument, bytes] = MappingProxyType({})
@@ -45,12 +47,14 @@ def encode_command(*argv: Argument, kept: Mapping[Argument, bytes] = _NOTHING) -
         raise InvalidCommand("the argument list is empty; the first argument names the command")
     try:
         words = [
-            _known(word) if len(word) <= MAX_KNOWN_LENGTH else kept.get(word) or _quote(word)
+            _remembered(word)
+            if len(word) <= MAX_REMEMBERED_LENGTH
+            else kept.get(word) or _quote(word)
             for word in argv
         ]
-    except TypeError as error:
-        given: Sequence[object] = argv
-        raise _no_text(next(word for word in given if not isinstance(word, Argument))) from error
+    except TypeError:
+        # What is no text has no length, or can't be looked up.
+        words = [_quote(word) for word in argv]
     line = b" ".join(words)
     if not argv[0]:
         raise InvalidCommand("the command name is empty")
@@ -87,7 +91,7 @@ def _quote(word: Argument) -> bytes:
     return b"".join(pieces) or b"''"
 
 
-_known = lru_cache(MAX_KNOWN_WORDS)(_quote)
+_remembered = lru_cache(MAX_REMEMBERED)(_quote)
 
 
 def name_for_kept(name: str, end: str) -> bytes:
@@ -267,7 +271,7 @@ def _is_safe(word: str) -> bool:
     return _SAFE_FORMAT(word) is not None
 
 
-_is_known_safe = lru_cache(MAX_KNOWN_WORDS)(_is_safe)
+_is_remembered_safe = lru_cache(MAX_REMEMBERED)(_is_safe)
 
 
 def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -> Replies:
@@ -294,7 +298,8 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
             del words[end:]
     # Messages repeat arguments, and many arguments are formats: names above all.
     for word in words:
-        if not (_is_known_safe(word) if len(word) <= MAX_KNOWN_LENGTH else _is_safe(word)):
+        is_short = len(word) <= MAX_REMEMBERED_LENGTH
+        if not (_is_remembered_safe(word) if is_short else _is_safe(word)):
             return Replies.FENCED
     return Replies.ONE
 

@@ -41,6 +41,8 @@ class Line:
     `fenced` says that it needs a marker before and behind it; else it is answered with as many
     `replies`. On versions with the fault ``destroy-session-crash``, a line that `destroys` must not
     be sent before every line that `changes_window` has been answered.
+
+    Not frozen for the sake of speed, like the events of a flood; treat it as if it were.
     """
 
     argv: tuple[Argument, ...]

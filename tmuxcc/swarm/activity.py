@@ -90,14 +90,14 @@ class Explanation:
 class _Evidence:
     """What one source said last. `number` orders all evidence and inputs, also in one moment.
 
-    `text` is empty where time alone says it.
+    `text` is None for output and input, which are weighed far more often than explained.
     """
 
     source: str
     rule: str
     says: Activity | None
     at: float
-    text: str
+    text: str | None
     number: int
     until: float | None = None
 
@@ -290,17 +290,17 @@ class ActivityTracker:
                     rule=evidence.rule,
                     says=evidence.says,
                     at=evidence.at,
-                    text=evidence.text or self._told_by_time(evidence.source),
+                    text=self._in_words(evidence) if evidence.text is None else evidence.text,
                     counted=counted,
                     why=why,
                 )
             )
         return Explanation(self.activity, self.since, self._now, tuple(reasons))
 
-    def _told_by_time(self, source: str) -> str:
-        """What `_weigh_output` and `_weigh_input` go by, in words: nobody else needs them."""
+    def _in_words(self, evidence: _Evidence) -> str:
+        """What output or input say, as of the last call."""
         now, last = self._now, self.last_output
-        if source == "output":
+        if evidence.source == "output":
             age = max(0.0, now - (self._armed_at if last is None else last))
             return f"quiet for {age:.1f} s" if self._is_quiet(now) else f"written {age:.1f} s ago"
         begun = "input was sent" if self._was_sent else "the program was started"
@@ -410,9 +410,10 @@ class ActivityTracker:
         for evidence, why in self._weigh_told(now):
             if not why and evidence.says is not None:
                 return evidence.says
-        if self._is_quiet(now) and not self._against_quiet(now):
-            return Activity.IDLE
-        return self._input_says(now) if self._is_quiet(now) else Activity.BUSY
+        # As `_weigh` has it, without the evidence.
+        if not self._is_quiet(now):
+            return Activity.BUSY
+        return self._input_says(now) if self._against_quiet(now) else Activity.IDLE
 
     def _weigh(self, now: float) -> Iterator[tuple[_Evidence, str]]:
         """All evidence, the strongest first, each with what is against it (empty: it counts).
@@ -473,8 +474,8 @@ class ActivityTracker:
         last = self.last_output
         since = self._armed_at if last is None else last
         if not self._is_quiet(now):
-            return _Evidence("output", "", Activity.BUSY, since, "", self._number), ""
-        evidence = _Evidence("output", "", Activity.IDLE, since, "", self._number)
+            return _Evidence("output", "", Activity.BUSY, since, None, self._number), ""
+        evidence = _Evidence("output", "", Activity.IDLE, since, None, self._number)
         return evidence, self._against_quiet(now)
 
     def _is_quiet(self, now: float) -> bool:
@@ -493,7 +494,7 @@ class ActivityTracker:
         return ""
 
     def _weigh_input(self, now: float) -> _Evidence:
-        return _Evidence("input", "", self._input_says(now), self._armed_at, "", self._edge)
+        return _Evidence("input", "", self._input_says(now), self._armed_at, None, self._edge)
 
     def _input_says(self, now: float) -> Activity:
         is_stuck = now >= self._armed_at + self.kind.stuck_after

@@ -131,6 +131,7 @@ class Monitor:
     def note_running(self) -> None:
         """The program runs: from now on time tells something of it, also if it writes no more."""
         if self.is_reading:
+            # Who has not begun to read will look by itself.
             self._resting.deadline = self._next_time()
 
     def begin_at(self, offset: int) -> None:

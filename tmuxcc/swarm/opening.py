@@ -72,10 +72,9 @@ set -g status-left-length 40
 set -g status-right ""
 """
 
-# What a window of ours needs on a server that has not read the configuration above. That it has a
+# How a window of ours looks on a server that has not read the configuration above. That it has a
 # name keeps tmux from giving it another one.
-_WINDOW_OPTIONS = {
-    "remain-on-exit": "on",
+_LOOKS = {
     "allow-rename": "off",
     # What it says of a dead pane would scroll the screen. It is not there before tmux 3.3.
     "remain-on-exit-format": "",
@@ -465,34 +464,33 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
         ]
     if not adopted and not place.own_server:
         # For the first window, and for all others: tmux runs a hook before anything else.
-        options = await _missing_options(client)
+        options = await _window_options(client)
+        hook = "; ".join(shlex.join(("set-option", "-w", *option)) for option in options)
         commands += [("set-option", "-w", "-t", session_id, *option) for option in options]
-        if options:
-            hook = "; ".join(shlex.join(("set-option", "-w", *option)) for option in options)
-            commands.append(("set-hook", "-t", session_id, "after-new-window", hook))
+        commands.append(("set-hook", "-t", session_id, "after-new-window", hook))
     for answer in await client.batch(commands):
         if isinstance(answer, TmuxError):
             raise answer
-    await client.keep_wrapper(_kept_wrapper(place.session))
+    await client.keep_wrapper(_wrapper_variable(session_id))
 
 
-async def _missing_options(client: Client) -> list[tuple[str, str]]:
-    """The window options that have to be set in each window, which takes tmux longer each time.
+async def _window_options(client: Client) -> list[tuple[str, str]]:
+    """What is to be set in each window, each of which takes tmux longer the more there are.
 
-    That is those that are not set like this for all windows.
+    It is what decides whether a dead pane stays, and what is not like that for all windows anyway.
     """
-    asked = (("show-options", "-gwqv", name) for name in _WINDOW_OPTIONS)
-    answers = await client.batch(asked)
-    return [
-        (name, value)
-        for (name, value), answer in zip(_WINDOW_OPTIONS.items(), answers, strict=True)
-        if answer not in ([value], [])
-    ]
+    options = [("remain-on-exit", "on")]
+    answers = await client.batch(("show-options", "-gwqv", name) for name in _LOOKS)
+    for (name, value), answer in zip(_LOOKS.items(), answers, strict=True):
+        is_unknown = answer == []
+        if not is_unknown and answer != [value]:
+            options.append((name, value))
+    return options
 
 
-def _kept_wrapper(session: str) -> str:
+def _wrapper_variable(session_id: str) -> str:
     """The variable of the server in which the script of the wrapper is kept for a swarm."""
-    return f"TMUXCC_WRAPPER_{session.encode().hex()}"
+    return f"TMUXCC_WRAPPER_{session_id.removeprefix('$')}"
 
 
 # The end
@@ -527,8 +525,11 @@ async def end_session(
     within `SERVER_GRACE`. That nothing is there any more is no failure.
     """
     if not own_server:
-        forget = ("set-environment", "-g", "-u", _kept_wrapper(session))
-        await run_tmux(tmux_argv, *forget, ";", "kill-session", "-t", f"={session}")
+        # Names are cut short, so that no alias of the user's hides them.
+        ask = ("display-messag", "-p", "-t", f"={session}:", "#{session_id}")
+        if session_id := (await run_tmux(tmux_argv, *ask)).decode().strip():
+            forget = ("set-environmen", "-g", "-u", _wrapper_variable(session_id))
+            await run_tmux(tmux_argv, *forget, ";", "kill-sessio", "-t", session_id)
         return
     await run_tmux(tmux_argv, "kill-server")
     if server is not None:
@@ -548,7 +549,8 @@ def _mark_value(place: _Place, life_id: str) -> str:
 
 async def _was_begun(place: _Place, life_id: str) -> bool:
     """Whether there is a session that was made for this life, however little was done with it."""
-    target = ("-t", f"={place.session}")
+    # The colon is for show-options, which takes the name for that of a window without it.
+    target = ("-t", f"={place.session}:")
     told = await run_tmux(place.tmux_argv, "show-environment", *target)
     told += await run_tmux(place.tmux_argv, "show-options", *target)
     return life_id.encode() in told
