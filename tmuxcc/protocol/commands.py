@@ -267,13 +267,6 @@ def command_name(argv: Sequence[Argument]) -> str:
     return _ALIASES.get(name, name)
 
 
-def _is_safe(word: str) -> bool:
-    return _SAFE_FORMAT(word) is not None
-
-
-_is_remembered_safe = lru_cache(MAX_REMEMBERED)(_is_safe)
-
-
 def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -> Replies:
     """How tmux answers `argv`. Names in `shadowed` are aliases that its user has redefined.
 
@@ -297,10 +290,9 @@ def expected_replies(argv: Sequence[Argument], shadowed: Collection[str] = ()) -
         if name in _DATA or (name in _PROGRAMS and not words[end - 1].startswith("-")):
             del words[end:]
     # Messages repeat arguments, and many arguments are formats: names above all.
-    for word in words:
-        is_short = len(word) <= MAX_REMEMBERED_LENGTH
-        if not (_is_remembered_safe(word) if is_short else _is_safe(word)):
-            return Replies.FENCED
+    text = " ".join(words)
+    if "#" in text or "\n" in text or "\r" in text:
+        return Replies.ONE if all(map(_SAFE_FORMAT, words)) else Replies.FENCED
     return Replies.ONE
 
 
