@@ -421,6 +421,7 @@ def moved(error: InvalidSwarm, where: str, between: str = ".") -> InvalidSwarm:
 
 
 def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401 - attrs has no type for its instances
+    """The fields that are not None, without `_PARTS`: those are written by themselves."""
     plain = {}
     for each in fields(type(value)):
         content = getattr(value, each.name)
