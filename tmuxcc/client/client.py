@@ -113,7 +113,8 @@ class Client:
     """A client that is attached to one session; `open_client` makes it.
 
     `version` is that of the server. `generation` counts connections, all of them to one server:
-    what is of a connection, such as a subscription made with ``refresh-client``, ends with it.
+    what is of a connection, such as a subscription made with ``refresh-client`` or `client_name`,
+    ends with it.
     `is_local` says whether tmux runs on this machine.
     """
 
@@ -133,6 +134,7 @@ class Client:
         self.is_local = server.transport.is_local
         self.server_pid = 0
         self.client_pid = 0
+        self.client_name = ""
         self._server = server
         self._size = size
         self._reconnect = reconnect
@@ -507,6 +509,7 @@ class Client:
         self.version = greeting.version
         self.session_id = greeting.session_id
         self.server_pid, self.client_pid = greeting.server_pid, greeting.client_pid
+        self.client_name = greeting.client_name
         self._panes.deaths.connected(greeting.client_name, is_local=self.is_local)
         self._channel.use(connection, greeting)
 

@@ -1,8 +1,8 @@
 """A swarm: one master, one tmux session, and an agent in each window of it.
 
 Here is what a master does with its agents. How a swarm begins and ends is in opening.py, what a
-single agent is and does in agent.py, how it gets a pane in windows.py, and what other shells are
-told of it in notes.py.
+single agent is and does in agent.py, how it gets a pane in windows.py, what other shells are told
+of it in notes.py, and how it is heard what it says of itself in reports.py.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ from ..errors import (
     PaneNotFound,
     TmuxError,
 )
-from ..protocol.events import SubscriptionChanged
+from ..protocol.events import SessionChanged
 from .agent import Agent
 from .ending import StopReport, end_marked
 from .log import LogFile, log_path
 from .notes import StateNotes
 from .options import (
     CLIENT,
-    REPORT,
     SPEC,
     AgentRow,
     AgentState,
@@ -48,6 +47,7 @@ from .options import (
 from .policy import NO_LIMITS, OutputLimits, RestartPolicy
 from .processes import environment_of, identity
 from .program import Program
+from .reports import Reports
 from .rules import AgentKind, kind_for
 from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
 from .state import Life
@@ -109,6 +109,7 @@ class Swarm:
         self._log_dir = log_dir
         self._windows = Windows(client)
         self._notes = StateNotes(client, self._agents)
+        self._reports = Reports(client, self._agents)
         self._changed = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -416,7 +417,12 @@ class Swarm:
             start.error = error
             start.done.set()
             return
-        await self._follow(agent, pane, window_id, start.done.set)
+
+        def followed() -> None:
+            start.done.set()
+            self._reports.agent_has_pane()
+
+        await self._follow(agent, pane, window_id, followed)
 
     @trio.lowlevel.enable_ki_protection
     async def _follow(
@@ -448,7 +454,8 @@ class Swarm:
         vacant = [self.client.pane(row.pane_id) for row in rows if row.vacant]
         self._windows.vacant = vacant[0] if vacant else None
         self._nursery.start_soon(self._notes.run)
-        self._nursery.start_soon(self._hear_reports)
+        self._nursery.start_soon(self._reports.run)
+        self._nursery.start_soon(self._heed_reconnects)
         if adopt:
             errors: list[Exception] = []
 
@@ -476,28 +483,13 @@ class Swarm:
                     self._agents[row.agent_id] = self._agents.pop(row.agent_id)
 
     @trio.lowlevel.enable_ki_protection
-    async def _hear_reports(self) -> None:
-        """Hear what agents say of themselves, as long as there is a connection."""
-        # Many panes report at once when they are new.
-        by_pane: dict[str | None, Agent] = {}
+    async def _heed_reconnects(self) -> None:
+        """Make good what another connection does not know or has missed, as long as one follows."""
         with suppress(ConnectionClosed):
-            # What the next program in a pane says is told also where it is the same.
-            watched = f"#{{pane_pid}} #{{{REPORT}}}"
-            async with self.client.watch_format(watched, pane_id="%*") as reports:
-                async for report in reports:
-                    if isinstance(report, SubscriptionChanged):
-                        agent = by_pane.get(report.pane_id)
-                        if (
-                            agent is None
-                            or agent.pane_id != report.pane_id
-                            or self._agents.get(agent.agent_id) is not agent
-                        ):
-                            running = (a for a in self._agents.values() if a.window_id)
-                            by_pane = {agent.pane_id: agent for agent in running}
-                            agent = by_pane.get(report.pane_id)
-                        if agent is not None:
-                            agent._reported(report.value.partition(" ")[2])
-                    elif isinstance(report, Reconnected):
+            # `Reconnected` stands among the events of every kind.
+            async with self.client.events(SessionChanged) as events:
+                async for event in events:
+                    if isinstance(event, Reconnected):
                         note = (CLIENT, str(self.client.client_pid))
                         with suppress(ConnectionClosed):
                             self.client.command_nowait(
@@ -506,6 +498,7 @@ class Swarm:
                         # A note may have been lost on its way.
                         self._notes.forget(*self._agents.values())
                         self._notes.add(*self._agents.values())
+                        self._reports.look()
 
     async def _adopt_agent(self, row: AgentRow) -> None:
         where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)

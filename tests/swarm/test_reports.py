@@ -1,0 +1,122 @@
+"""How the master hears what agents say of themselves: by a bell, not by looking again and again."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import trio
+
+import tmuxcc
+from tests.client.helpers import Server, shell, until
+from tests.swarm.helpers import said, swarm_on
+from tmuxcc.protocol import has_capability
+from tmuxcc.swarm import reports
+from tmuxcc.swarm.activity import Activity
+
+pytestmark = pytest.mark.tmux
+
+
+@pytest.fixture
+def only_by_the_bell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are read for no other reason."""
+    monkeypatch.setattr(reports, "LATEST", float("inf"))
+
+
+def report(server: Server, agent: tmuxcc.Agent, text: str) -> None:
+    """Have somebody outside report for `agent`; whoever does is told of no failure."""
+    server.run("set-option", "-p", "-t", agent.pane_id, "@tmuxcc_activity", text)
+
+
+def reports_first(server: Server, text: str) -> list[str]:
+    """A program that says what it does before anything else."""
+    say = f'{server.program} set-option -p -t "$TMUX_PANE" @tmuxcc_activity {text}'
+    return shell(f"{say}; echo said; exec sleep 600")
+
+
+async def shows(agent: tmuxcc.Agent, activity: Activity) -> None:
+    """Wait until `agent` does this because it said so."""
+    await until(lambda: agent.activity is activity and agent.explain().deciding.source == "report")
+
+
+@pytest.mark.usefixtures("only_by_the_bell")
+async def test_each_report_is_heard_and_so_is_that_there_is_none_any_more(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
+        await said(agent, "up")
+        for activity in (Activity.BLOCKED, Activity.BUSY, Activity.IDLE):
+            report(server, agent, activity.value)
+            await shows(agent, activity)
+        server.run("set-option", "-pu", "-t", agent.pane_id, "@tmuxcc_activity")
+        await until(lambda: agent.explain().deciding.source != "report")
+
+
+@pytest.mark.usefixtures("only_by_the_bell")
+async def test_what_a_program_reports_before_its_agent_has_it_is_heard(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(swarm.spawn, f"a{number}", reports_first(server, "blocked"))
+        for agent in swarm.agents.values():
+            await shows(agent, Activity.BLOCKED)
+
+
+@pytest.mark.usefixtures("only_by_the_bell")
+async def test_the_bell_rings_for_each_connection(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
+        await said(agent, "up")
+        os.kill(swarm.client.client_pid, signal.SIGKILL)
+        # Somewhere between the two connections, and without one.
+        report(server, agent, "blocked")
+        await shows(agent, Activity.BLOCKED)
+        await until(lambda: swarm.client.generation == 2)
+        report(server, agent, "busy")
+        await shows(agent, Activity.BUSY)
+
+
+async def test_whoever_reports_is_told_of_no_failure_when_the_master_is_gone(
+    server: Server,
+) -> None:
+    server.start()
+    async with swarm_on(server, keep=True) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
+        await said(agent, "up")
+    report(server, agent, "blocked")
+    assert server.run("list-sessions", "-F", "#{session_name} #{session_attached}") == (
+        "swarm-demo 0\nwork 0"
+    )
+    async with swarm_on(server, adopt=True) as swarm:
+        await shows(swarm.agents["one"], Activity.BLOCKED)
+        report(server, agent, "busy")
+        await shows(swarm.agents["one"], Activity.BUSY)
+
+
+async def test_what_a_hook_of_tmux_reports_is_heard_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tmux runs no hook for what another hook does, so no bell rings."""
+    monkeypatch.setattr(reports, "LATEST", 0.1)
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
+        await said(agent, "up")
+        by_hook = f"set-option -p -t {agent.pane_id} @tmuxcc_activity blocked"
+        server.run("set-hook", "-t", swarm.client.session_id, "after-rename-window", by_hook)
+        server.run("rename-window", "-t", agent.pane_id, "other")
+        await shows(agent, Activity.BLOCKED)
+
+
+async def test_the_bell_does_not_ring_for_other_options(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        if not has_capability(swarm.client.version, "messages"):
+            pytest.skip("it rings within a second, not at once")
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
+        await said(agent, "up")
+        rung: list[str] = []
+        swarm.client.add_tap(lambda event: rung.append(event.text), tmuxcc.Message)
+        server.run("set-option", "-p", "-t", agent.pane_id, "@tmuxcc_activities", "busy")
+        server.run("set-option", "-p", "-t", agent.pane_id, "@other", "@tmuxcc_activity")
+        report(server, agent, "blocked")
+        await shows(agent, Activity.BLOCKED)
+        assert rung == [reports.BELL]
