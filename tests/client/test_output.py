@@ -469,6 +469,23 @@ def test_a_forged_or_unfinished_mark_is_output(forged: bytes) -> None:
         assert log.end == len(chunk.data)
 
 
+def test_a_mark_that_is_repeated_is_neither_output_nor_the_end_of_the_next_program() -> None:
+    """A wrapper repeats it on its way out, when the next program may be on its way in."""
+    mark, size = b"\x1b]6973;" + NONCE.encode() + b";0;\x07", 20
+    for cut in range(len(mark)):
+        log = new_log(nonces=(NONCE.encode(), b"0" * 32))
+        log.kept_open = True
+        stream = stream_of(log)
+        log.receive(b"one" + mark)
+        log.restart()
+        repeated = b"two" + mark + b"three" * size + mark + b"four"
+        log.receive(repeated[:cut])
+        log.receive(repeated[cut:])
+        assert log.exit_status is None
+        chunks = [item.data for item in drained(stream) if isinstance(item, Chunk)]
+        assert b"".join(chunks) == b"onetwo" + b"three" * size + b"four"
+
+
 def test_a_mark_behind_a_forged_one_ends_the_output() -> None:
     log = new_log(nonces=(NONCE.encode(),))
     stream = stream_of(log)

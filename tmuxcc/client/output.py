@@ -140,6 +140,7 @@ class PaneOutput:
         self._trim_at = limit + limit // 8  # so that trimming is seldom and then worth it
         self._nonces = nonces
         self._on_mark = on_mark
+        self._last_nonce = b""
         self._partial_mark = b""
         self._items: deque[Item] = deque()
         # What the last item, a chunk, consists of while nobody has looked at it, and its size.
@@ -266,7 +267,7 @@ class PaneOutput:
         assert self.exit_status is not None
         self._append(Restarted(self.end, self.exit_status))
         self.last_status, self.exit_status = self.exit_status, None
-        self.ended_by = b""
+        self._last_nonce, self.ended_by = self.ended_by, b""
         self.programs += 1
         self.program_offset = self.end
         self._pastes, self._pastes_tail = False, b""
@@ -337,6 +338,11 @@ class PaneOutput:
         position = data.find(_MARK_START)
         while position >= 0:
             match = _MARK.match(data, position)
+            if match is not None and match[1] == self._last_nonce:
+                # The last wrapper repeats it on its way out.
+                data = data[:position] + data[match.end() :]
+                position = data.find(_MARK_START, position)
+                continue
             if match is not None and match[1] in self._nonces:
                 code, number = match[2], match[3]
                 self.exit_status = ExitStatus(

@@ -48,6 +48,7 @@ run() {
 	# bash breaks loops on SIGTSTP.
 	case $said in *Stopped*) run ;; esac
 }
+mark() { printf '\033]6973;%s;%s;%s\007' "$1" "$code" "$sig" >&3; }
 end() {
 	trap '' INT QUIT; trap - EXIT
 	# bash, see below.
@@ -67,14 +68,16 @@ end() {
 	*) sig=$((rc - 128)) ;;
 	esac
 	code=$rc; [ -z "$sig" ] || code=
-	# A Ctrl-C now would flush the mark. A Ctrl-S would hold it up for ever: what is stopped can't be
-	# written to, and as long as somebody tries, it can't be started again either.
-	stty -echo -isig -ixon <&3
 	# SIGTERM: go.
 	left=5; trap 'left=0; kill $!' TERM
+	# At once, but a Ctrl-C now would flush the mark, and a Ctrl-S holds up whoever writes it, for ever.
+	mark "$1" &
+	# What is stopped starts again with this. As long as somebody waits to write, only without drain
+	# (GNU, from 8.29 on), which would wait for that.
+	stty -drain -echo -isig -ixon <&3 || { kill $!; stty -echo -isig -ixon <&3; }
 	while [ $left -gt 0 ]; do
 		sleep 1 &
-		printf '\033]6973;%s;%s;%s\007' "$1" "$code" "$sig" >&3
+		mark "$1"
 		wait $!
 		left=$((left - 1))
 	done

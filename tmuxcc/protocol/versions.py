@@ -289,7 +289,7 @@ HAZARDS = (
         "3.2",
         "3.7c",
         "own windows close as %unlinked-window-close; changes by hooks are not told",
-        "any of the closing lines makes the client list again",
+        "any of the closing lines makes the client list again; hooks speak through `run-shell -b`",
     ),
     _hazard(
         "weak-read-only",

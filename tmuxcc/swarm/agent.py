@@ -112,6 +112,8 @@ class Agent:
         """Whether its program is to be started again and somebody has closed its pane."""
         self.is_given_up = False
         """Whether a `stop` did not wait any longer for a start to come to an end."""
+        self.is_unwanted: bool | None = None
+        """Whether another shell has asked for its end; None if tmux has to be asked for that."""
         self._pane: Pane | None = None
         self._client = client
         self._nursery = nursery
@@ -572,7 +574,7 @@ class Agent:
             self.spec.restart,
             self._history,
             ok=status.ok,
-            requested=self._stop_requested or await self._is_unwanted(),
+            requested=await self._is_end_requested(),
             ran_for=now - (self._started_at if self._started_at is not None else now),
             now=now,
             random=random.random(),  # noqa: S311 - spreads restarts, is no secret
@@ -589,7 +591,7 @@ class Agent:
                 if self._stop_requested:
                     return False
                 await trio.sleep_until(self.restart_at)
-            return not (self._stop_requested or await self._is_unwanted())
+            return not await self._is_end_requested()
         finally:
             self.restart_at = None
 
@@ -603,14 +605,17 @@ class Agent:
             self._stop_requested = state.status == AgentStatus.STOPPED.value
             self._end()
 
-    async def _is_unwanted(self) -> bool:
-        """Whether another shell has asked for its end, and so against a restart."""
-        wanted = await self._client.through_reconnects(
-            lambda: self._client.command(
-                "display-message", "-p", "-t", self.pane_id, f"#{{==:#{{{WANTED}}},{STOPPED}}}"
+    async def _is_end_requested(self) -> bool:
+        """Whether we or another shell have asked for its end, and so against a restart."""
+        if not self._stop_requested and self.is_unwanted is None:
+            wanted = await self._client.through_reconnects(
+                lambda: self._client.command(
+                    "display-message", "-p", "-t", self.pane_id, f"#{{==:#{{{WANTED}}},{STOPPED}}}"
+                )
             )
-        )
-        self._stop_requested = self._stop_requested or wanted == ["1"]
+            self._stop_requested = self._stop_requested or wanted == ["1"]
+        elif self.is_unwanted:
+            self._stop_requested = True
         return self._stop_requested
 
     async def _respawn(self) -> None:

@@ -28,8 +28,8 @@ STATE = "@tmuxcc_state"
 REPORT = "@tmuxcc_activity"
 """What the agent says that it does: ``busy``, ``idle`` or ``blocked``. It or its hooks set it:
 ``tmux set-option -p -t "$TMUX_PANE" @tmuxcc_activity busy``. Without ``-t`` tmux takes the pane
-that somebody looks at. The master hears it at once, before tmux 3.4 within a second; what a hook of
-tmux itself sets, within thirty."""
+that somebody looks at. The master hears it at once; what a hook of tmux itself sets, within half a
+minute."""
 SENT = "@tmuxcc_sent"
 """The keys of what was typed to it, divided by blanks."""
 WANTED = "@tmuxcc_wanted"

@@ -2,7 +2,7 @@
 
 Here is what a master does with its agents. How a swarm begins and ends is in opening.py, what a
 single agent is and does in agent.py, how it gets a pane in windows.py, what other shells are told
-of it in notes.py, and how it is heard what it says of itself in reports.py.
+of it in notes.py, and how the master hears what agents and other shells note in bell.py.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..protocol.events import SessionChanged
 from .agent import Agent
+from .bell import Bell
 from .ending import StopReport, end_marked
 from .log import LogFile, log_path
 from .notes import StateNotes
@@ -47,7 +48,6 @@ from .options import (
 from .policy import NO_LIMITS, OutputLimits, RestartPolicy
 from .processes import environment_of, identity
 from .program import Program
-from .reports import Reports
 from .rules import AgentKind, kind_for
 from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
 from .state import Life
@@ -109,7 +109,7 @@ class Swarm:
         self._log_dir = log_dir
         self._windows = Windows(client)
         self._notes = StateNotes(client, self._agents)
-        self._reports = Reports(client, self._agents)
+        self._bell = Bell(client, self._agents)
         self._changed = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -185,6 +185,8 @@ class Swarm:
         if secrets is not None:
             spec = evolve(spec, secret_names=tuple(secrets))
         agent = self._new_agent(agent_id, spec, kind=kind, secrets=secrets or {})
+        # It has no pane yet in which that could be noted.
+        agent.is_unwanted = False
         self._agents[agent_id] = agent
         try:
             await self._start(agent)
@@ -420,7 +422,7 @@ class Swarm:
 
         def followed() -> None:
             start.done.set()
-            self._reports.agent_has_pane()
+            self._bell.agent_has_pane()
 
         await self._follow(agent, pane, window_id, followed)
 
@@ -454,7 +456,7 @@ class Swarm:
         vacant = [self.client.pane(row.pane_id) for row in rows if row.vacant]
         self._windows.vacant = vacant[0] if vacant else None
         self._nursery.start_soon(self._notes.run)
-        self._nursery.start_soon(self._reports.run)
+        self._nursery.start_soon(self._bell.run)
         self._nursery.start_soon(self._heed_reconnects)
         if adopt:
             errors: list[Exception] = []
@@ -498,7 +500,7 @@ class Swarm:
                         # A note may have been lost on its way.
                         self._notes.forget(*self._agents.values())
                         self._notes.add(*self._agents.values())
-                        self._reports.look()
+                        self._bell.ring()
 
     async def _adopt_agent(self, row: AgentRow) -> None:
         where = ("show-options", "-pqv", "-t", row.pane_id, SPEC)

@@ -71,6 +71,8 @@ class Windows:
         unwanted = ("set-option", "-pu", "-t", agent.pane_id, WANTED)
         try:
             await self._client.through_reconnects(lambda: self._client.command(*unwanted))
+            # Until that has been heard of.
+            agent.is_unwanted = None
             await agent._respawn()
         except PaneNotFound:
             pass

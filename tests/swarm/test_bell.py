@@ -1,4 +1,4 @@
-"""How the master hears what agents say of themselves: by a bell, not by looking again and again."""
+"""How the master hears what others note in the options of its agents' panes: by a bell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import trio
 import tmuxcc
 from tests.client.helpers import Server, shell, until
 from tests.swarm.helpers import said, swarm_on
-from tmuxcc.protocol import has_capability
-from tmuxcc.swarm import reports
+from tmuxcc.swarm import bell
 from tmuxcc.swarm.activity import Activity
 
 pytestmark = pytest.mark.tmux
@@ -20,8 +19,8 @@ pytestmark = pytest.mark.tmux
 
 @pytest.fixture
 def only_by_the_bell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are read for no other reason."""
-    monkeypatch.setattr(reports, "LATEST", float("inf"))
+    """The options are read for no other reason."""
+    monkeypatch.setattr(bell, "LATEST", float("inf"))
 
 
 def report(server: Server, agent: tmuxcc.Agent, text: str) -> None:
@@ -97,7 +96,7 @@ async def test_what_a_hook_of_tmux_reports_is_heard_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """tmux runs no hook for what another hook does, so no bell rings."""
-    monkeypatch.setattr(reports, "LATEST", 0.1)
+    monkeypatch.setattr(bell, "LATEST", 0.1)
     async with swarm_on(server) as swarm:
         agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
         await said(agent, "up")
@@ -109,14 +108,30 @@ async def test_what_a_hook_of_tmux_reports_is_heard_later(
 
 async def test_the_bell_does_not_ring_for_other_options(server: Server) -> None:
     async with swarm_on(server) as swarm:
-        if not has_capability(swarm.client.version, "messages"):
-            pytest.skip("it rings within a second, not at once")
         agent = await swarm.spawn("one", shell("echo up; exec sleep 600"))
         await said(agent, "up")
-        rung: list[str] = []
-        swarm.client.add_tap(lambda event: rung.append(event.text), tmuxcc.Message)
+        rung: list[object] = []
+        swarm.client.add_tap(rung.append, tmuxcc.Message, tmuxcc.SessionChanged)
         server.run("set-option", "-p", "-t", agent.pane_id, "@tmuxcc_activities", "busy")
         server.run("set-option", "-p", "-t", agent.pane_id, "@other", "@tmuxcc_activity")
         report(server, agent, "blocked")
         await shows(agent, Activity.BLOCKED)
-        assert rung == [reports.BELL]
+        assert len(rung) == 1
+
+
+async def test_an_end_is_told_without_asking_tmux_whether_it_was_wanted(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question takes tmux, which clears up behind the program just then, some milliseconds."""
+
+    async def refuse(*argv: str) -> list[str]:
+        raise AssertionError(argv)
+
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; read x; exit 3"))
+        await said(agent, "up")
+        await agent.send("")
+        with monkeypatch.context() as asked:
+            asked.setattr(swarm.client, "command", refuse)
+            assert await agent.wait_exit() == tmuxcc.ExitStatus(3, None)
+        assert agent.status is tmuxcc.AgentStatus.FAILED
