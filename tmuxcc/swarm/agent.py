@@ -607,15 +607,19 @@ class Agent:
 
     async def _is_end_requested(self) -> bool:
         """Whether we or another shell have asked for its end, and so against a restart."""
-        if not self._stop_requested and self.is_unwanted is None:
-            wanted = await self._client.through_reconnects(
+        if self._stop_requested:
+            return True
+        unwanted = self.is_unwanted
+        if unwanted is None:
+            answer = await self._client.through_reconnects(
                 lambda: self._client.command(
                     "display-message", "-p", "-t", self.pane_id, f"#{{==:#{{{WANTED}}},{STOPPED}}}"
                 )
             )
-            self._stop_requested = self._stop_requested or wanted == ["1"]
-        elif self.is_unwanted:
+            unwanted = answer == ["1"]
+        if unwanted:
             self._stop_requested = True
+        # We may have asked meanwhile.
         return self._stop_requested
 
     async def _respawn(self) -> None:
