@@ -13,8 +13,11 @@ from tests.client.helpers import Server, shell, until
 from tests.swarm.helpers import said, swarm_on
 from tmuxcc.swarm import bell
 from tmuxcc.swarm.activity import Activity
+from tmuxcc.swarm.policy import RestartPolicy
 
 pytestmark = pytest.mark.tmux
+
+QUICK = RestartPolicy("on-failure", delay=0.01, jitter=0)
 
 
 @pytest.fixture
@@ -135,3 +138,37 @@ async def test_an_end_is_told_without_asking_tmux_whether_it_was_wanted(
             asked.setattr(swarm.client, "command", refuse)
             assert await agent.wait_exit() == tmuxcc.ExitStatus(3, None)
         assert agent.status is tmuxcc.AgentStatus.FAILED
+
+
+@pytest.mark.usefixtures("only_by_the_bell")
+async def test_an_unwanted_program_is_not_started_again_where_no_bell_could_ring(
+    server: Server,
+) -> None:
+    """For a window in two sessions tmux runs the hooks of the one that was used last."""
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", shell("echo up; exec sleep 600"), restart=QUICK)
+        await said(agent, "up")
+        await until(lambda: agent.is_unwanted is False)
+        server.run("new-session", "-d", "-s", "viewer", "-t", "swarm-demo")
+        server.run("set-option", "-p", "-t", agent.pane_id, "@tmuxcc_wanted", "stopped")
+        os.kill(agent.pane.pid or 0, signal.SIGKILL)
+        await agent.wait_exit()
+        assert agent.restarts == 0
+        assert agent.status is tmuxcc.AgentStatus.STOPPED
+        server.run("kill-session", "-t", "viewer")
+
+
+async def test_that_an_end_was_wanted_does_not_outlast_the_pane(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        await swarm.spawn("other", shell("echo up; exec sleep 600"))
+        agent = await swarm.spawn("one", shell("echo up; read x; exit 3"), restart=QUICK)
+        await said(agent, "up")
+        server.run("set-option", "-p", "-t", agent.pane_id, "@tmuxcc_wanted", "stopped")
+        await until(lambda: agent.is_unwanted)
+        await agent.send("")
+        await agent.wait_exit()
+        server.run("kill-pane", "-t", agent.pane_id)
+        await swarm.restart("one")
+        await said(agent, "up")
+        await agent.send("")
+        await until(lambda: agent.restarts > 0)

@@ -175,7 +175,7 @@ class PaneOutput:
             self._held.append(data)
             return
         nonce = None
-        if self._nonces:
+        if self._nonces or self._last_nonce:
             data, nonce = self._without_mark(data)
         if self._muted_at is not None:
             self.end += len(data)

@@ -69,7 +69,7 @@ end() {
 	esac
 	code=$rc; [ -z "$sig" ] || code=
 	# SIGTERM: go.
-	left=5; trap 'left=0; kill $!' TERM
+	left=5; trap 'left=0; kill -9 $!' TERM
 	# At once, but a Ctrl-C now would flush the mark, and a Ctrl-S holds up whoever writes it, for ever.
 	mark "$1" &
 	# What is stopped starts again with this. As long as somebody waits to write, only without drain
@@ -77,6 +77,8 @@ end() {
 	stty -drain -echo -isig -ixon <&3 || { kill $!; stty -echo -isig -ixon <&3; }
 	while [ $left -gt 0 ]; do
 		sleep 1 &
+		# It may have come before that.
+		[ $left -gt 0 ] || kill -9 $!
 		mark "$1"
 		wait $!
 		left=$((left - 1))

@@ -113,7 +113,7 @@ class Agent:
         self.is_given_up = False
         """Whether a `stop` did not wait any longer for a start to come to an end."""
         self.is_unwanted: bool | None = None
-        """Whether another shell has asked for its end; None if tmux has to be asked for that."""
+        """Whether another shell wants its end, as was last heard; None: tmux is to be asked."""
         self._pane: Pane | None = None
         self._client = client
         self._nursery = nursery
@@ -591,6 +591,8 @@ class Agent:
                 if self._stop_requested:
                     return False
                 await trio.sleep_until(self.restart_at)
+            # There was time, and what was heard before may be old by now.
+            self.is_unwanted = None
             return not await self._is_end_requested()
         finally:
             self.restart_at = None

@@ -26,9 +26,9 @@ from .options import REPORT, STOPPED, WANTED
 RING = "tmuxcc-bell"
 """What the hook says, on tmux 3.4 and later."""
 
-LATEST = 30.0
+LATEST = 10.0
 """Seconds after which the options are read also without the bell: tmux runs no hook for what
-another hook sets."""
+another hook sets, and that of another session for a window that is in both."""
 
 
 @frozen

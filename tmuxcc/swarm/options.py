@@ -28,8 +28,8 @@ STATE = "@tmuxcc_state"
 REPORT = "@tmuxcc_activity"
 """What the agent says that it does: ``busy``, ``idle`` or ``blocked``. It or its hooks set it:
 ``tmux set-option -p -t "$TMUX_PANE" @tmuxcc_activity busy``. Without ``-t`` tmux takes the pane
-that somebody looks at. The master hears it at once; what a hook of tmux itself sets, within half a
-minute."""
+that somebody looks at. The master hears it at once, but within ten seconds what a hook of tmux
+itself sets, or where the window is in another session too."""
 SENT = "@tmuxcc_sent"
 """The keys of what was typed to it, divided by blanks."""
 WANTED = "@tmuxcc_wanted"

@@ -523,10 +523,15 @@ class Swarm:
         await self.client.through_reconnects(pane.hook_death)
         agent._starting()
         adopted = trio.Event()
-        self._nursery.start_soon(self._follow, agent, pane, row.window_id, adopted.set, True)
+
+        def followed() -> None:
+            adopted.set()
+            if row.report:
+                agent._reported(row.report)
+            self._bell.agent_has_pane()
+
+        self._nursery.start_soon(self._follow, agent, pane, row.window_id, followed, True)
         await adopted.wait()
-        if row.report:
-            agent._reported(row.report)
 
 
 def _written(agent: Agent) -> str:

@@ -38,6 +38,9 @@ class Windows:
         start it, and `ConnectionClosed`.
         """
         client, name = self._client, agent.agent_id
+        if agent.window_id:
+            # What was heard is of the last start.
+            agent.is_unwanted = None
         if agent.window_id and not agent.needs_pane and await self._start_again(agent):
             return agent.pane, agent.window_id
         # Nobody else is to have it before it is known whether this program runs there.
@@ -71,7 +74,7 @@ class Windows:
         unwanted = ("set-option", "-pu", "-t", agent.pane_id, WANTED)
         try:
             await self._client.through_reconnects(lambda: self._client.command(*unwanted))
-            # Until that has been heard of.
+            # What was read meanwhile was read before that.
             agent.is_unwanted = None
             await agent._respawn()
         except PaneNotFound:
