@@ -77,7 +77,7 @@ end() {
 	stty -drain -echo -isig -ixon <&3 || { kill $!; stty -echo -isig -ixon <&3; }
 	while [ $left -gt 0 ]; do
 		sleep 1 &
-		# It may have come before that.
+		# SIGTERM may have come before that.
 		[ $left -gt 0 ] || kill -9 $!
 		mark "$1"
 		wait $!
