@@ -526,6 +526,16 @@ def test_on_a_terminal_names_have_colours_and_messages_are_dim(folder, own):
         assert re.search(r"\x1b\[32mexit 0", run.text)
 
 
+def test_that_one_has_ended_is_told_also_where_the_others_are_still_to_start(folder, own):
+    file = swarm_file(
+        folder,
+        '[agents]\na = {command = "echo ready", ready = {pattern = "ready"}}\n'
+        'b = {command = "sleep 1000", after = ["a"]}\n',
+    )
+    with on_terminal(folder, *own, file) as run:
+        run.wait_text("a ended with exit 0")
+
+
 def test_where_no_server_can_be_had_one_line_says_so(folder):
     file = swarm_file(folder, '[agents.a]\ncommand = "true"\n')
     result = subprocess.run(

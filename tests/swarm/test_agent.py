@@ -471,6 +471,14 @@ async def test_a_program_that_is_ready_at_once_is_never_missed(server: Server) -
             await agent.send_keys("Enter")
 
 
+async def test_what_was_ready_and_ended_at_once_counts_as_ready(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn("one", ["echo", "done"], ready=Ready(pattern="^done$"))
+        await agent.wait_exit()
+        assert not agent.ready
+        await agent.wait_ready()
+
+
 async def test_a_command_or_a_port_that_answers_makes_an_agent_ready(
     server: Server, folder: Path
 ) -> None:

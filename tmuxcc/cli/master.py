@@ -352,8 +352,12 @@ class Master:
             job.remark = "given up"
             self._reporter.failed(job, agent.failure)
         self._reporter.exited(job)
-        if not self._ending and self._running > 1 and not job.remark:
+        if not self._ending and not job.remark and self._others_go_on():
             self._reporter.ended(job)
+
+    def _others_go_on(self) -> bool:
+        """Whether there is one that runs or is still to be started."""
+        return any(not job.ended and not job.remark for job in self._jobs.values())
 
     async def _wait_over(self) -> None:
         while self._running:

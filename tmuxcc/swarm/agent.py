@@ -143,6 +143,7 @@ class Agent:
         self._started_wall: float | None = None
         self._restart_wall: float | None = None
         self._readying = trio.CancelScope()
+        self._has_been_ready = False
         self._late = False
         self._settled: AgentState | None = None
         self._renewing = trio.Lock()
@@ -376,12 +377,15 @@ class Agent:
     async def wait_ready(self) -> None:
         """Wait until its ready condition holds; without one, until it is running.
 
-        Raises `PaneDeadError` if its program ends for good first, and `CommandTimeoutError` if the
-        condition has a timeout, counted from the start of the program, which is over.
+        One whose program became ready and then ended for good counts, however quickly that went.
+        Raises `PaneDeadError` if it ends for good first, and `CommandTimeoutError` if the condition
+        has a timeout, counted from the start of the program, which is over.
         """
         await trio.lowlevel.checkpoint()
         while not self.ready:
             if self._over.is_set():
+                if self._has_been_ready:
+                    return
                 raise PaneDeadError(self.agent_id)
             if self._late:
                 assert self.spec.ready is not None
@@ -458,6 +462,7 @@ class Agent:
         self._stop_requested = False
         if self._over.is_set():
             self._over = trio.Event()
+        self._has_been_ready = False
         self._set_life(Life.STARTING)
 
     async def _run(
@@ -550,6 +555,7 @@ class Agent:
             if not await self._wait_restart(decision):
                 self._end()
                 return
+            self._has_been_ready = False
             self._set_life(Life.STARTING)
             try:
                 await self._respawn()
@@ -654,7 +660,7 @@ class Agent:
         self.failure = ""
         self._expected = False
         if self.spec.ready is None:
-            self.ready = True
+            self.ready = self._has_been_ready = True
         self._set_life(Life.RUNNING)
         self._monitor.note_running()
 
@@ -693,5 +699,5 @@ class Agent:
 
     def _become_ready_now(self) -> None:
         self._readying.cancel()
-        self.ready = True
+        self.ready = self._has_been_ready = True
         self._wake()

@@ -142,8 +142,8 @@ class Monitor:
 
     def catch_up(self) -> None:
         """Look at once at what has been written, instead of in a moment."""
-        if self._stream is not None:
-            self._take(self._stream.receive_nowait(), self._stream)
+        stream = self._open_stream()
+        self._take(stream.receive_nowait(), stream)
 
     def note_input(self) -> None:
         """Something is about to be typed."""
