@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import operator
 import os
 import random
 import stat
@@ -667,6 +669,17 @@ async def test_an_odd_configuration_changes_nothing(
         assert await client.command("display-message", "-p", "end") == ["end"]
         assert "odd" in [row.session_name for row in await client.list_sessions()]
         await until(lambda: client.statistics().in_flight == 0)
+        with OtherClient(server, "odd"):
+            await until(lambda: client.statistics().command_connection)
+            assert await client.command("display-message", "-p", "end") == ["end"]
+
+
+async def test_the_end_of_our_session_is_no_error_of_the_block(server: Server) -> None:
+    for _ in range(10):
+        async with server.client("ends", create=True, argv=["cat"]) as client:
+            await client.command("kill-session")
+            with pytest.raises((tmuxcc.ConnectionClosed, tmuxcc.PaneNotFound)):
+                await client.pane("%0").wait_exit()
 
 
 async def test_a_second_client_changes_nothing_but_the_way_of_commands(server: Server) -> None:
@@ -704,6 +717,26 @@ async def test_a_second_connection_that_can_not_be_started_costs_nothing_else(
                 assert not client.statistics().command_connection
         with OtherClient(server):
             await until(lambda: client.statistics().command_connection)
+
+
+async def test_a_second_connection_that_is_thrown_out_is_tried_again_ever_less(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[float] = []
+
+    def open_counted(argv: Sequence[str]) -> Process:
+        attempts.append(trio.current_time())
+        return open_process(argv)
+
+    async with server.client() as client:
+        monkeypatch.setattr(client_module, "open_process", open_counted)
+        throw_out = "if-shell -F '#{m:*no-output*,#{client_flags}}' detach-client"
+        await client.command("set-hook", "-g", "client-attached", throw_out)
+        with OtherClient(server):
+            await until(lambda: len(attempts) == 4)
+        pauses = [later - sooner for sooner, later in itertools.pairwise(attempts)]
+        assert [*map(operator.ge, pauses, (0.1, 0.2, 0.4))] == [True] * 3
+        assert await client.command("display-message", "-p", "end") == ["end"]
 
 
 async def test_statistics_count_what_was_done(server: Server) -> None:

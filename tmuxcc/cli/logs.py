@@ -20,6 +20,7 @@ from ..client.text import LineSplitter, strip_sequences
 from ..errors import CommandError, ConnectionClosed, PaneNotFound
 from ..protocol.events import Output
 from .follow import Follower, following
+from .interrupts import cancel_on_failure
 from .report import Lines, json_text, line_values, message, message_console, now
 from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
 from .text import Stdout, Writer, give_up_stdout, output_status
@@ -76,7 +77,7 @@ def logs(
     async def show(_: Stdout) -> int:
         async with background() as nursery:
             nursery.start_soon(printer.writer.run)
-            nursery.start_soon(_cancel_on_failure, printer.writer, nursery.cancel_scope)
+            nursery.start_soon(cancel_on_failure, printer.writer, nursery.cancel_scope)
             try:
                 await _show(place, names, follow, count, printer)
             finally:
@@ -90,11 +91,6 @@ def logs(
         give_up_stdout(printer.writer.failure)
         status = output_status(printer.writer.failure)
     ctx.exit(0 if follow and status in (128 + signal.SIGINT, 128 + signal.SIGTERM) else status)
-
-
-async def _cancel_on_failure(writer: Writer, scope: trio.CancelScope) -> None:
-    await writer.failed.wait()
-    scope.cancel()
 
 
 async def _show(

@@ -7,7 +7,6 @@ is only when which agent is started or ended, and who is told.
 from __future__ import annotations
 
 import shlex
-import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -32,6 +31,7 @@ from ..swarm.options import DOWN
 from ..swarm.spec import AgentSpec
 from ..swarm.state import AgentStatus, Life
 from ..swarm.swarm import Swarm
+from .interrupts import stop_signals
 from .options import advice
 from .runner import Job, Reporter, status_number, tell_lines
 from .text import LAST_WORDS, output_status
@@ -114,12 +114,7 @@ class Master:
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises the `TmuxError` that prevented it."""
-        numbers = [
-            number
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        with trio.open_signal_receiver(*numbers) as received:
+        with trio.open_signal_receiver(*stop_signals()) as received:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._heed_signals, received)
                 self._nursery.start_soon(self._heed_reader)

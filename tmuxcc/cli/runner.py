@@ -27,6 +27,7 @@ from ..errors import TmuxError
 from ..swarm.opening import end_session, run_tmux
 from ..swarm.processes import identity, process_state, processes_with, send_signal
 from .folder import CONFIGURATION, SOCKET, private_folder
+from .interrupts import stop_signals
 from .text import Writer, output_status
 
 SESSION = "run"
@@ -153,7 +154,9 @@ class Runner:
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises `OpenError` if there is no tmux to run it in."""
-        numbers = _heeded_signals(self._plan.follow_size)
+        numbers = stop_signals()
+        if self._plan.follow_size:
+            numbers.append(signal.SIGWINCH)
         with (
             trio.open_signal_receiver(*numbers) as received,
             private_folder(SETTINGS) as folder,
@@ -332,16 +335,6 @@ def status_number(status: ExitStatus) -> int | None:
     if status.signal is not None:
         return 128 + status.signal
     return status.code
-
-
-def _heeded_signals(follow_size: bool) -> list[signal.Signals]:
-    """Those that stop us, but for what our parent (nohup) had us ignore; and a new size."""
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    return [*numbers, signal.SIGWINCH] if follow_size else numbers
 
 
 async def _end_server(tmux: str, socket: Path, server_pid: int) -> None:

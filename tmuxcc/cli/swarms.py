@@ -11,7 +11,6 @@ import fnmatch
 import functools
 import os
 import re
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,6 +51,7 @@ from ..swarm.options import (
 from ..swarm.processes import Identity, is_alive
 from ..swarm.spec import check_cluster_id
 from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
+from .interrupts import stop_signals
 from .options import Target, advice, take_target, tmux_option
 from .text import Stdout, give_up_stdout, output_status
 
@@ -438,11 +438,6 @@ def drive(function: Callable[[Stdout], Awaitable[int]]) -> int:
 
 async def _drive(function: Callable[[], Awaitable[int]]) -> int:
     status, failure = 0, None
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
 
     async def heed_signals(received: AsyncIterator[int]) -> None:
         nonlocal status
@@ -450,7 +445,7 @@ async def _drive(function: Callable[[], Awaitable[int]]) -> int:
             status = 128 + number
             nursery.cancel_scope.cancel()
 
-    with trio.open_signal_receiver(*numbers) as received:
+    with trio.open_signal_receiver(*stop_signals()) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(heed_signals, received)
             try:

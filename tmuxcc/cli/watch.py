@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +17,7 @@ from ..client.client import open_client
 from ..client.events import EVENT_CLASSES
 from ..errors import TmuxError
 from ..protocol.events import ExtendedOutput, Output, Reply
+from .interrupts import cancel_on_failure, stop_signals
 from .options import Target, take_target, target_options
 from .text import Writer, give_up_stdout, output_status
 
@@ -86,11 +86,10 @@ async def _watch(
     session: str | None, server: Target, types: Sequence[type], raw: bool, writer: Writer
 ) -> None:
     failure: TmuxError | None = None
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    with trio.open_signal_receiver(*numbers) as received:
+    with trio.open_signal_receiver(*stop_signals()) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, received, nursery.cancel_scope)
-            nursery.start_soon(_cancel_on_failure, writer, nursery.cancel_scope)
+            nursery.start_soon(cancel_on_failure, writer, nursery.cancel_scope)
             nursery.start_soon(writer.run)
             try:
                 async with (
@@ -119,11 +118,6 @@ async def _watch(
 async def _cancel_on_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for _ in received:
         scope.cancel()
-
-
-async def _cancel_on_failure(writer: Writer, scope: trio.CancelScope) -> None:
-    await writer.failed.wait()
-    scope.cancel()
 
 
 def _line(event: object, raw: bool) -> str:

@@ -7,13 +7,14 @@ of the user's hides it. What commands and events are for must not live here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 import trio
 from attrs import evolve, frozen
 
-from ..errors import ConnectionClosed, InvalidCommand, OpenError, TmuxError
+from ..errors import CommandError, ConnectionClosed, InvalidCommand, OpenError, TmuxError
 from ..protocol import (
     OLDEST_SUPPORTED,
     Line,
@@ -35,6 +36,12 @@ from .start import Greeting
 _STREAM_COMMANDS = frozenset(
     "attach-session detach-client refresh-client respawn-pane suspend-client switch-client".split()
 )
+
+STEADY = 10.0
+"""Seconds that a second connection lasts where nobody is against it."""
+
+FIRST_PAUSE, LAST_PAUSE = 0.1, 30.0
+"""Seconds before another is tried where one did not last so long: twice as many each time."""
 
 
 @frozen(eq=False)
@@ -95,7 +102,7 @@ class Channel:
         self._client_pid = 0
         self._others_changed = trio.Event()
         self._gone: set[str] = set()
-        # What the streams before this one have counted.
+        # What the connections before these have counted.
         self._bytes_before = self._sent_before = self._unsolicited_before = 0
 
     @property
@@ -113,6 +120,16 @@ class Channel:
         """Lines that were sent."""
         sent = self._sent_before + self.stream.requests_sent
         return sent + (self.side.requests_sent if self.side is not None else 0)
+
+    @property
+    def in_flight(self) -> int:
+        """Lines whose replies are still to come."""
+        return sum(len(connection.queue) for connection in self._connections())
+
+    @property
+    def abandoned(self) -> int:
+        """Those of them for which nobody waits any more."""
+        return sum(connection.queue.abandoned for connection in self._connections())
 
     @property
     def unsolicited_replies(self) -> int:
@@ -141,9 +158,8 @@ class Channel:
 
     async def aclose(self) -> None:
         """End what is open. The connections must not be running any more."""
-        for connection in (self.side, self.stream):
-            if connection is not None:
-                await connection.aclose()
+        for connection in reversed(self._connections()):
+            await connection.aclose()
 
     async def wait_connected(self) -> None:
         """Wait until commands can be sent. Raises `ConnectionClosed` if that is over for good."""
@@ -288,6 +304,9 @@ class Channel:
             return self.stream
         return self.side
 
+    def _connections(self) -> list[Connection]:
+        return [self.stream] if self.side is None else [self.stream, self.side]
+
     # The second connection
 
     def receive_other_client(self, event: ClientSessionChanged | ClientDetached) -> None:
@@ -300,8 +319,7 @@ class Channel:
 
     @trio.lowlevel.enable_ki_protection
     async def run_side(self, side: Connection) -> None:
-        """Run a second connection to its end."""
-        self.side = side
+        """Run a second connection, which `side` is from now on, to its end."""
         await side.run()
         self._others_changed.set()
 
@@ -312,10 +330,14 @@ class Channel:
         another client attached it does not, and they queue up behind all that was written.
         """
         side_pid = 0
+        opened_at, pause = -math.inf, 0.0
         while True:
             try:
                 sent = await self.send(("list-clients", "-F", "#{client_pid} #{client_name}"))
                 lines = await sent.lines()
+            except CommandError:
+                # Our session has just gone: the connection ends, or is given another.
+                lines = []
             except ConnectionClosed:
                 if self.closed is not None:
                     return
@@ -328,16 +350,22 @@ class Channel:
             others = {pid for name, pid in clients.items() if name not in self._gone}
             others -= {self._client_pid, side_pid}
             if others and self.side is None:
-                # Where that fails, commands are slow and nothing worse.
+                # Where that fails, commands are slow and nothing worse; and somebody may have it
+                # thrown out, again and again.
+                is_brief = trio.current_time() - opened_at < STEADY
+                pause = min(max(2 * pause, FIRST_PAUSE), LAST_PAUSE) if is_brief else 0.0
+                await trio.sleep(pause)
+                opened_at = trio.current_time()
                 with suppress(ConnectionClosed, OpenError):
                     side = await open_side()
-                    request = side.send(("display-message", "-p", "#{client_pid}"))
+                    argv = ("display-message", "-p", "#{client_pid}")
+                    request = side.send(argv, line=self._unaliased(encode_command(*argv)))
                     await side.wait_reply(request)
                     side_pid = int(request.replies[0].lines[0])
                     self.side_ready = True
             elif not others and self.side is not None:
                 self.side_ready = False
-                side_pid = 0
+                side_pid, opened_at = 0, -math.inf
                 await self.side.wait_idle()
                 await self.side.end()
             await self._others_changed.wait()
@@ -346,4 +374,5 @@ class Channel:
 
     def _drop_ended_side(self) -> None:
         if self.side is not None and self.side.closed is not None:
+            self._sent_before += self.side.requests_sent
             self.side, self.side_ready = None, False

@@ -284,7 +284,9 @@ class DeathWatch:
             if status is not None:
                 self._finish(log, status)
             elif log.exit_status is None:
-                self._start_soon(self.wait_status, log, program)
+                # Also where it is the second connection that ends, behind which nobody asks again.
+                status_known = partial(self.wait_status, log, program)
+                self._start_soon(self._through_reconnects, status_known)
 
 
 def _is_asked_about(pane: WatchedPane) -> bool:

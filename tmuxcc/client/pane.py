@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
-from ..errors import CommandError, PaneDead, TmuxError
+from ..errors import CommandError, PaneDead, PaneNotFound, TmuxError
 from ..protocol import TmuxVersion, has_capability
 from ..protocol.commands import Argument
 from .expect import MAX_TEXT, Pattern, TextWindow, WaitResult, compile_patterns
@@ -460,7 +460,10 @@ class Pane:
             return PaneDead(self.pane_id)
         # The second is what set-option says.
         gone = "can't find pane" in text or "no such pane" in text
-        return self._panes.not_found(self.pane_id) if gone else error
+        if not gone:
+            return error
+        self._panes.drop_unseen(self.pane_id)
+        return PaneNotFound(self.pane_id)
 
     async def _type(self, commands: Sequence[Sequence[Argument]], buffer: str) -> bool:
         """Run the commands that type, with a `buffer` of their own; whether there was a program."""
@@ -492,7 +495,8 @@ class Pane:
             state = await self._command(*where, _READY_FORMAT)
         pane_id, dead, in_mode, pastes = ((state or [""])[0] + ":::").split(":")[:4]
         if pane_id != self.pane_id:
-            raise self._panes.not_found(self.pane_id)
+            self._panes.drop_unseen(self.pane_id)
+            raise PaneNotFound(self.pane_id)
         if dead == "1":
             return None
         if in_mode not in ("", "0"):

@@ -110,15 +110,14 @@ class PaneTable:
         record = self._panes.get(pane_id)
         return self._new_log(pane_id) if record is None else record.log
 
-    def not_found(self, pane_id: str) -> PaneNotFound:
-        """The error for a pane that is not there; what was never known to be is dropped."""
+    def drop_unseen(self, pane_id: str) -> None:
+        """Forget a pane that is not there, unless it is known to have been."""
         record = self._panes.get(pane_id)
         if record is not None and not (
             record.is_there or record.log.end or record.log.exit_status is not None
         ):
             del self._panes[pane_id]
             self.nonces.discard(record.log.nonce)
-        return PaneNotFound(pane_id)
 
     def logs(self) -> Sequence[PaneOutput]:
         """All logs."""
@@ -209,7 +208,12 @@ class PaneTable:
         record = self._panes.get(pane_id)
         if record is not None and (record.is_there or record.log.exit_status is not None):
             return
-        lines = await self._command("list-panes", "-a", "-F", "#{pane_id} #{pane_dead} #{pane_pid}")
+        where = ("list-panes", "-a", "-F", "#{pane_id} #{pane_dead} #{pane_pid}")
+        try:
+            lines = await self._command(*where)
+        except CommandError:
+            # The last session has just gone, and every pane with it.
+            lines = []
         states = dict(line.split(" ", 1) for line in lines)
         if pane_id in states:
             dead, pid = states[pane_id].split(" ")
@@ -220,7 +224,8 @@ class PaneTable:
             else:
                 self.deaths.watch(self._record(pane_id), int(pid or 0))
         elif record is None or not (record.log.end or record.log.ended):
-            raise self.not_found(pane_id)
+            self.drop_unseen(pane_id)
+            raise PaneNotFound(pane_id)
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """`argv` under the wrapper that tells its end in its output, which will be understood."""
@@ -344,7 +349,7 @@ class PaneTable:
     async def hook_death(self, pane_id: str) -> None:
         """Have tmux tell of the pane's death at once; see `Pane.hook_death`."""
         if not await self.deaths.hook(self._record(pane_id)):
-            self.not_found(pane_id)
+            self.drop_unseen(pane_id)
 
     def forget(self, pane_id: str) -> None:
         """The pane is gone and nobody will ask for it again."""
@@ -447,7 +452,8 @@ class PaneTable:
             )
         )
         if len(replies) != 3 or not replies[0].ok:
-            raise self.not_found(pane_id)
+            self.drop_unseen(pane_id)
+            raise PaneNotFound(pane_id)
         lines = [line.rstrip(b" ") for line in replies[0].lines]
         while lines and not lines[-1]:
             lines.pop()
@@ -520,7 +526,8 @@ class PaneTable:
         finally:
             number = log.release(snapshot)
         if snapshot is None and not log.ended:
-            raise self.not_found(pane)
+            self.drop_unseen(pane)
+            raise PaneNotFound(pane)
         return number
 
     def _let_go(self, log: PaneOutput) -> None:

@@ -459,7 +459,7 @@ class Agent:
 
     def _starting(self) -> None:
         """tmux is about to be asked for its program."""
-        self._stop_requested = False
+        self._stop_requested = self.is_given_up = False
         if self._over.is_set():
             self._over = trio.Event()
         self._has_been_ready = False

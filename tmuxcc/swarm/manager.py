@@ -129,7 +129,13 @@ class TmuxSwarmManager:
         self._leave, self._left, self._error = trio.Event(), trio.Event(), None
         started = trio.Event()
         trio.lowlevel.spawn_system_task(self._hold, started)
-        await started.wait()
+        try:
+            await started.wait()
+        except BaseException:
+            self._leave.set()
+            with trio.CancelScope(shield=True):
+                await self._left.wait()
+            raise
         if self._swarm is None:
             await self._left.wait()
             error = self._error
@@ -171,7 +177,8 @@ class TmuxSwarmManager:
 
     async def _keep_statuses(self, swarm: Swarm) -> None:
         while True:
-            for agent_id, pane in self._agents.items():
+            # Whoever calls us adds to them meanwhile, under asyncio in another thread.
+            for agent_id, pane in tuple(self._agents.items()):
                 if (agent := swarm.agents.get(agent_id)) is not None:
                     pane.status = agent.status
             await swarm.wait_change()

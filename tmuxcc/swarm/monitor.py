@@ -123,6 +123,7 @@ class Monitor:
             self._live_from = 0
         self._pane = pane
         self._tracker.restarted(trio.current_time())
+        self._activity = self._tracker.activity
         self._ready_window = None if self._ready is None else TextWindow()
         self._brake.new_run()
         if self._unmute_at is None:
