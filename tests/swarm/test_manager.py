@@ -275,6 +275,22 @@ def test_a_manager_on_the_socket_of_others_leaves_them_alone(place: Path, server
     run_in_both(use)
 
 
+@pytest.mark.parametrize("seconds", [0, 0.01, 0.02, 0.04])
+def test_a_start_that_is_cancelled_leaves_nothing(place: Path, seconds: float) -> None:
+    async def use() -> None:
+        manager = TmuxSwarmManager("one", str(place))
+        with trio.move_on_after(seconds) as scope:
+            await manager.start()
+        if scope.cancelled_caught:
+            assert running_swarms() == []
+            await manager.start()
+        assert manager.list_agents() == []
+        await manager.shutdown()
+        assert running_swarms() == []
+
+    trio.run(use)
+
+
 def test_a_manager_that_is_not_shut_down_ends_with_its_program(place: Path) -> None:
     """S-R4."""
     pids: list[int] = []

@@ -44,6 +44,8 @@ async def test_what_was_read_before_the_program_was_known_to_run_is_weighed_late
             running = True
             monitor.note_running()
             await until(lambda: monitor.activity is Activity.IDLE)
+            monitor.expect_program(pane)
+            assert monitor.activity is not Activity.IDLE, "that was the last program"
             nursery.cancel_scope.cancel()
 
 

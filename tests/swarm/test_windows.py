@@ -163,6 +163,26 @@ async def test_who_is_started_again_after_its_window_was_closed_gets_another(
         assert {row.agent_id: row.pane_id for row in rows}["one"] == agent.pane_id
 
 
+async def test_an_agent_whose_stop_outlasted_its_start_can_be_started_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxcc.swarm.agent.START_PATIENCE", 0.05)
+    async with swarm_on(server) as swarm, trio.open_nursery() as nursery:
+        await swarm.spawn("one", worker())
+        os.kill(swarm.client.server_pid, signal.SIGSTOP)
+        try:
+            nursery.start_soon(swarm.spawn, "two", worker())
+            await until(lambda: "two" in swarm.agents)
+            two = swarm.agents["two"]
+            assert "does not answer" in str(await two.stop())
+        finally:
+            os.kill(swarm.client.server_pid, signal.SIGCONT)
+        assert await two.wait_exit() == ExitStatus(None, signal.SIGKILL)
+        await swarm.restart("two")
+        await said(two, "up")
+        assert await two.send("hello") is SendOutcome.ACCEPTED
+
+
 async def test_a_start_that_outlasts_the_patience_of_remove_is_ended_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
