@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 import tmuxcc
-from tmuxcc import ExitStatus
+from tmuxcc import ExitStatus, Gap
 from tmuxcc.client.deaths import DeathWatch, WatchedPane
 from tmuxcc.client.output import PaneOutput
 
@@ -47,6 +47,29 @@ async def test_the_death_of_the_wrapper_is_told_with_its_signal(lasting: Server)
         os.kill(pane.pid, signal.SIGKILL)
         assert await pane.wait_exit() == ExitStatus(None, 9)
         await until(lambda: not Path(f"/proc/{program}").exists())
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="tmux tells it within a second")
+async def test_of_the_first_program_too_it_is_told_that_last_words_are_missing(
+    server: Server,
+) -> None:
+    argv = shell("echo up; sleep 600")
+    async with server.client("first", create=True, argv=argv) as client:
+        await client.command("set-option", "-w", "remain-on-exit", "on")
+        pane = client.pane("%0")
+        await pane.wait_for("up", since=0)
+        assert pane.pid is not None
+        os.kill(pane.pid, signal.SIGKILL)
+        items = [item async for item in pane.output(since=0)]
+        assert [item.cause for item in items if isinstance(item, Gap)] == ["killed"]
+
+
+async def test_the_end_of_a_program_in_another_session_is_told_as_tmux_knows_it(
+    lasting: Server,
+) -> None:
+    async with lasting.client() as client:
+        made = await client.new_session(argv=shell("exit 3"))
+        assert await client.pane(made.pane_id).wait_exit() == ExitStatus(3, None)
 
 
 @pytest.mark.parametrize("watched", ["its process", "its pane"])

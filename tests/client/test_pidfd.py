@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -140,3 +141,18 @@ async def test_where_no_file_can_be_opened_somebody_else_has_to_tell(
             patch.setattr(where, name, refuse)
             assert not watch.watch(process.pid, lambda: None)
             process.kill()
+
+
+async def test_only_what_is_watched_is_terminated() -> None:
+    ended: list[str] = []
+    watched, other = sleeper(), sleeper()
+    async with watching() as watch:
+        assert watch.watch(watched.pid, partial(ended.append, "watched"))
+        assert not watch.terminate(other.pid)
+        assert watch.terminate(watched.pid)
+        await until(lambda: ended)
+        assert not watch.terminate(watched.pid), "that number may be of another by now"
+        assert other.poll() is None
+    assert watched.wait() == -signal.SIGTERM
+    other.kill()
+    other.wait()

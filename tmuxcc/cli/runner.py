@@ -215,12 +215,14 @@ class Runner:
 
     async def _start_others(self, client: Client) -> None:
         """Make the other windows, in order and without waiting for each."""
-        options = ["-d", "-t", f"{client.session_id}:", "-P", "-F", "#{pane_id}"]
+        options = ["-d", "-t", f"{client.session_id}:", "-P", "-F", "#{pane_id} #{pane_pid}"]
         options += created_options(self._plan.cwd, self._plan.env)
+        others = self._jobs[1:]
+        programs = [client.wrap(job.argv) for job in others]
         commands: list[list[str]] = []
-        for job in self._jobs[1:]:
+        for job, program in zip(others, programs, strict=True):
             name = job.name.replace("#", "##")
-            commands.append(["new-window", *options, "-n", name, "--", *client.wrap(job.argv)])
+            commands.append(["new-window", *options, "-n", name, "--", *program])
             job.started = time.monotonic()
         results = await client.batch(
             [*commands, ["list-panes", "-a", "-F", "#{pane_id} #{pane_pid}"]]
@@ -229,15 +231,18 @@ class Runner:
             if isinstance(result, TmuxError):
                 raise result
         *made, panes = [result for result in results if not isinstance(result, TmuxError)]
-        pids = dict(line.split(" ") for line in panes)
-        for job, lines in zip(self._jobs[1:], made, strict=True):
-            job.pane_id = lines[0]
-        others = {job.pane_id for job in self._jobs}
+        for job, program, lines in zip(others, programs, made, strict=True):
+            job.pane_id, pid = lines[0].split(" ")
+            job.wrapper_pid = int(pid)
+            client.started(job.pane_id, job.wrapper_pid, program)
+        known = {job.pane_id for job in others}
         first = self._jobs[0]
-        first.pane_id = next(pane_id for pane_id in pids if pane_id not in others)
+        first.pane_id, pid = next(
+            (pane_id, pid) for pane_id, pid in map(str.split, panes) if pane_id not in known
+        )
+        first.wrapper_pid = int(pid)
         await client.command("rename-window", "-t", first.pane_id, first.name.replace("#", "##"))
         for job in self._jobs:
-            job.wrapper_pid = int(pids[job.pane_id] or 0)
             self._reporter.started(job)
 
     async def _follow(self, client: Client, job: Job) -> None:

@@ -50,7 +50,7 @@ from .events import EventStream, Listeners, Reconnected
 from .output import HISTORY
 from .pane import Pane
 from .panes import PaneTable
-from .program import new_nonce, wrapped, wrapper_script
+from .program import new_nonce, nonce_of, unwrapped, wrapped, wrapper_script
 from .reconnect import Reconnector
 from .rows import MAX_TEXT, ClientRow, PaneRow, SessionRow, WindowRow, list_rows
 from .start import (
@@ -356,8 +356,9 @@ class Client:
     ) -> Created:
         """Make a session that this client is not attached to; its id.
 
-        Its output is not seen by this client. `argv` is the first pane's program (default: the
-        user's shell), `cwd` as for `new_window`. Raises `CommandError` if the name is taken.
+        Its output is not seen by this client, so `argv`, the program of its first pane (default:
+        the user's shell), runs without the wrapper of `new_window`. `cwd` is as there. Raises
+        `CommandError` if the name is taken.
         """
         options = ["-d"]
         if name is not None:
@@ -438,9 +439,11 @@ class Client:
     ) -> Created:
         words = [command, *options, "-P", "-F", _CREATED_FORMAT]
         words += created_options(cwd, env, is_local=self.is_local)
-        program = [] if argv is None else self.wrap(argv)
-        if program:
-            words += ["--", *program]
+        # Where its output is not seen, its end could be told by nobody's mark.
+        is_seen = command != "new-session"
+        program = [] if argv is None or not is_seen else self.wrap(argv)
+        if argv is not None:
+            words += ["--", *(program or unwrapped(argv))]
         try:
             lines = await self.command(*words)
         except (CommandError, InvalidCommand):
@@ -454,8 +457,15 @@ class Client:
         return created
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
-        """`argv` under the wrapper that tells its end in its output, which this client will see."""
+        """`argv` under the wrapper that tells its end in its output, which this client will see.
+
+        For windows that are made by a command of your own; tell `started` which they are.
+        """
         return self._panes.wrap(argv)
+
+    def started(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
+        """A pane was made for `program`, which `wrap` has given; `pid` is its ``#{pane_pid}``."""
+        self._panes.started(pane_id, pid, program)
 
     async def keep_wrapper(self, name: str) -> None:
         """Have tmux keep the wrapper's script, so that each start of a program costs it less.
@@ -504,6 +514,18 @@ class Client:
         self._begun.set()
         self._start_soon(self._panes.deaths.run)
         self._start_soon(self._channel.keep_commands_quick, self._open_side)
+
+    async def _find_first(self, program: Sequence[str]) -> None:
+        """Find the pane of the `program` for which the session was to be made, if it was made."""
+        its_own = f"#{{m:*{nonce_of(program).decode()}*,#{{pane_start_command}}}}"
+        where = ("list-panes", "-s", "-f", its_own, "-F", "#{pane_id} #{pane_pid}")
+        # A program that has ended may have ended the session.
+        with suppress(CommandError, ConnectionClosed):
+            for line in await self.command(*where):
+                pane_id, pid = line.split(" ")
+                self.started(pane_id, int(pid or 0), program)
+                return
+            self._panes.unwrap(program)
 
     def _use(self, connection: Connection, greeting: Greeting) -> None:
         self.version = greeting.version
@@ -621,8 +643,7 @@ async def open_client(
     if not create and (cwd is not None or env is not None or argv is not None):
         raise ValueError("cwd, env and argv are for a session that is made: create=True")
     await program_version(server)
-    nonce = new_nonce()
-    program = wrapped(argv, nonce) if argv is not None else []
+    program = wrapped(argv, new_nonce()) if argv is not None else []
     if create:
         assert session is not None
         command = create_command(
@@ -643,11 +664,15 @@ async def open_client(
             client = Client(
                 connection, server, size=size, history=history, reconnect=reconnect, nursery=nursery
             )
-            client._panes.nonces.add(nonce.encode())
+            if program:
+                # Known before it writes.
+                client._panes.nonces.add(nonce_of(program))
             with trio.CancelScope() as body:
                 nursery.start_soon(client._run, body)
                 await wait_attached(connection, server, session)
                 await client._begin()
+                if program:
+                    await client._find_first(program)
                 try:
                     yield client
                 finally:

@@ -145,6 +145,10 @@ class DeathWatch:
                 return
         self._start_soon(self._watch_by_tmux)
 
+    def terminate(self, pane: WatchedPane) -> bool:
+        """Send SIGTERM to the process of a pane, if it is watched; whether it is."""
+        return pane.pid is not None and self._processes.terminate(pane.pid)
+
     async def hook(self, pane: WatchedPane) -> bool:
         """Have tmux tell us of the pane's death at once, where it can (3.4 and later).
 

@@ -6,9 +6,7 @@ pane can be asked to do is in pane.py, how the end of a program is seen in death
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -532,17 +530,15 @@ class PaneTable:
 
     def _let_go(self, log: PaneOutput) -> None:
         """The mark is here, so all is here: the wrapper may end."""
-        pid = self.pid(log.pane_id)
-        if pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)
-        else:
+        record = self._panes.get(log.pane_id)
+        if record is None or not self.deaths.terminate(record):
             self._start_soon(self._ask_to_go, log, log.programs)
 
     async def _ask_to_go(self, log: PaneOutput, program: int) -> None:
         # Where the pane is gone already, or this fails, the wrapper's own time limit will do.
         with suppress(CommandError, ConnectionClosed):
             where = ("display-message", "-p", "-t", log.pane_id)
-            lines = await self._command(*where, "#{pane_pid}")
+            # What has ended may have left its number to another process.
+            lines = await self._command(*where, "#{?pane_dead,,#{pane_pid}}")
             if lines and lines[0].isdigit() and log.programs == program:
                 await self._command("run-shell", "-b", f"kill -TERM {lines[0]} 2>/dev/null")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -18,7 +20,8 @@ class ProcessWatch:
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._begun = trio.Event()
-        self._watched: dict[int, Callable[[], None]] = {}  # by pidfd
+        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}  # by pidfd
+        self._pidfds: dict[int, int] = {}  # of the last one that had that number
         self._is_over = False
 
     def watch(self, pid: int, ended: Callable[[], None]) -> bool:
@@ -44,7 +47,20 @@ class ProcessWatch:
         except OSError:
             os.close(pidfd)
             return False
-        self._watched[pidfd] = ended
+        self._watched[pidfd] = pid, ended
+        self._pidfds[pid] = pidfd
+        return True
+
+    def terminate(self, pid: int) -> bool:
+        """Send SIGTERM to a process that is watched, and to no other that has its number by now.
+
+        Returns false if it is not watched, or not any more.
+        """
+        pidfd = self._pidfds.get(pid)
+        if pidfd is None:
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         return True
 
     @trio.lowlevel.enable_ki_protection
@@ -56,7 +72,9 @@ class ProcessWatch:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for pidfd, _ in self._epoll.poll(0):
-                    ended = self._watched.pop(pidfd)
+                    pid, ended = self._watched.pop(pidfd)
+                    if self._pidfds.get(pid) == pidfd:
+                        del self._pidfds[pid]
                     # To close it is not enough: a child that was forked, and has not become another
                     # program yet, holds it too.
                     self._epoll.unregister(pidfd)
@@ -67,6 +85,7 @@ class ProcessWatch:
             for pidfd in self._watched:
                 os.close(pidfd)
             self._watched.clear()
+            self._pidfds.clear()
             if self._epoll is not None:
                 trio.lowlevel.notify_closing(self._epoll.fileno())
                 self._epoll.close()

@@ -29,9 +29,22 @@ def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
 
     Raises `InvalidCommand` if there is no program in it.
     """
+    _check(argv)
+    return ["/bin/sh", "-c", wrapper_script(), WRAPPER_NAME, nonce, *argv]
+
+
+def unwrapped(argv: Sequence[str]) -> list[str]:
+    """The argument list with which tmux runs `argv` as it is; one word alone is a line to it.
+
+    Raises as `wrapped` does.
+    """
+    _check(argv)
+    return ["/bin/sh", "-c", 'exec "$@"', WRAPPER_NAME, *argv]
+
+
+def _check(argv: Sequence[str]) -> None:
     if isinstance(argv, str) or not argv or not argv[0]:
         raise InvalidCommand(f"argv is a list that begins with the program to run, not {argv!r}")
-    return ["/bin/sh", "-c", wrapper_script(), WRAPPER_NAME, nonce, *argv]
 
 
 def nonce_of(program: Sequence[str]) -> bytes:
