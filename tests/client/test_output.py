@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tmuxcc.client import streams
+from tmuxcc.client import spool
 from tmuxcc.client.output import (
     CHUNK_OVERHEAD,
     MAX_CHUNK,
@@ -314,7 +315,7 @@ def test_what_was_read_is_not_spooled_again() -> None:
 def test_what_is_spooled_waits_in_a_file_and_is_read_in_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams, "SPOOL_PIECE", 5000)
+    monkeypatch.setattr(spool, "SPOOL_PIECE", 5000)
     log = new_log(limit=10_000)
     stream = stream_of(log, overflow="spool")
     line = b"x" * 1000
@@ -331,6 +332,37 @@ def test_what_is_spooled_waits_in_a_file_and_is_read_in_pieces(
         sizes.append(len(item.data))
     assert sum(sizes) == 3_000_000
     assert max(sizes) == 5000
+
+
+def test_the_disk_gets_back_what_a_reader_has_read_that_never_catches_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spool, "SPOOL_PIECE", 1000)
+    monkeypatch.setattr(spool, "SPOOL_FILE", 5000)
+    files: list[IO[bytes]] = []
+    make = tempfile.TemporaryFile
+
+    def make_noted(**options: Any) -> IO[bytes]:
+        files.append(make(**options))
+        return files[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make_noted)
+    log = new_log(limit=1000)
+    stream = stream_of(log, overflow="spool")
+    data = os.urandom(200_000)
+    read = bytearray()
+    for start in range(0, len(data), 1000):
+        log.receive(data[start : start + 1000])
+        if start >= 10_000:
+            item = stream.receive_nowait()
+            assert isinstance(item, Chunk)
+            read += item.data
+            assert sum(os.fstat(f.fileno()).st_size for f in files if not f.closed) <= 16_000
+    assert len(read) < len(data)
+    assert read + b"".join(item.data for item in drained(stream)) == data
+    assert len(files) > 30
+    stream.close()
+    assert all(file.closed for file in files)
 
 
 @contextmanager

@@ -2,28 +2,22 @@
 
 A stream is no buffer but a position in the pane's log (output.py): a slow reader costs nothing
 more, and one that falls behind further than the log reaches back finds a `Gap` just where it lost
-something, unless it has what is dropped spooled to a file.
+something, unless it has what is dropped spooled to files (spool.py).
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import IO, Literal, TypeAlias
-from weakref import finalize
+from typing import Literal, TypeAlias
 
 import trio
-from attrs import evolve, frozen
 
 from ..errors import ConnectionClosed
 from .output import Chunk, Gap, Item, PaneOutput, Restarted, Snapshot
+from .spool import Spool
 from .text import LineSplitter
-
-SPOOL_PIECE = 1 << 20
-"""How much of a spooled stream is read back at a time."""
 
 Overflow: TypeAlias = Literal["drop", "spool"]
 
@@ -56,8 +50,7 @@ class OutputStream:
         self._one_program = one_program
         self._reading = False
         self._closed = False
-        self._file: IO[bytes] | None = None
-        self._spooled: deque[_Spooled] = deque()
+        self._spooled = Spool()
         self._spool_failed = False
         self._missed: Gap | None = None
         self.dropped = 0
@@ -97,9 +90,6 @@ class OutputStream:
         self._closed = True
         self._log.seeded.discard(self)
         self._log.spooling.discard(self)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
         self._spooled.clear()
         self._log.wake()
 
@@ -161,7 +151,7 @@ class OutputStream:
                 self.dropped += gap.size or 0
                 return gap
             if self._spooled:
-                number, item = self._read_spooled()
+                number, item = self._spooled.take()
             elif self._number < log.first_number:
                 # Only snapshots were dropped.
                 self._number = log.first_number
@@ -230,61 +220,11 @@ class OutputStream:
         """The log gives up `item`; keep it if it has not been read."""
         if number < self._number or self._spool_failed:
             return
-        if isinstance(item, (Gap, Restarted)):
-            self._spooled.append(_Spooled(number, item, 0, 0))
-            return
         try:
-            if self._file is None:
-                # Without a buffer, so that a full disk is met here and not when it is read back.
-                self._file = tempfile.TemporaryFile(prefix="tmuxcc-", buffering=0)  # noqa: SIM115
-                finalize(self, self._file.close)
-            position = self._file.seek(0, os.SEEK_END)
-            written = 0
-            while written < len(item.data):
-                written += self._file.write(item.data[written:])
+            self._spooled.put(number, item)
         except OSError:
             # The disk is full: from here on the loss is shown as a gap.
             self._spool_failed = True
-            return
-        last = self._spooled[-1] if self._spooled else None
-        if (
-            last is not None
-            and isinstance(last.item, Chunk)
-            and isinstance(item, Chunk)
-            and last.length + len(item.data) <= SPOOL_PIECE
-        ):
-            self._spooled[-1] = _Spooled(
-                number, last.item, last.position, last.length + len(item.data)
-            )
-        else:
-            # What is in the file need not be in memory too.
-            empty = evolve(item, data=b"")
-            self._spooled.append(_Spooled(number, empty, position, len(item.data)))
-
-    def _read_spooled(self) -> tuple[int, Item]:
-        entry = self._spooled.popleft()
-        item = entry.item
-        if isinstance(item, (Chunk, Snapshot)):
-            assert self._file is not None
-            self._file.seek(entry.position)
-            item = evolve(item, data=self._file.read(entry.length))
-            if not self._spooled:
-                self._file.seek(0)
-                self._file.truncate()
-        return entry.number, item
-
-
-@frozen
-class _Spooled:
-    """`length` bytes at `position` of the file: the item that ends with number `number`.
-
-    Chunks that follow each other share an entry, whose `item` is the first.
-    """
-
-    number: int
-    item: Item
-    position: int
-    length: int
 
 
 class LostOutput(str):
