@@ -247,11 +247,11 @@ class AgentExistsError(TmuxSwarmError, ValueError):
 
 
 class PaneDeadError(TmuxSwarmError):
-    """The program of agent `agent_id` has ended, so it can't be talked to."""
+    """Agent `agent_id` has no program that runs, so it can't be talked to."""
 
     def __init__(self, agent_id: str) -> None:
         super().__init__(
-            f"the program of agent {agent_id!r} has ended; start it again to talk to it"
+            f"no program of agent {agent_id!r} is running; start it (again) to talk to it"
         )
         self.agent_id = agent_id
 
@@ -285,10 +285,10 @@ class SwarmRunning(SessionCreationError):
 
 
 class CommandTimeoutError(TmuxSwarmError):
-    """tmux did not answer within `seconds` to what `doing` names."""
+    """What `doing` names did not come about within `seconds`."""
 
     def __init__(self, doing: str, seconds: float) -> None:
-        super().__init__(f"tmux did not answer within {seconds:g} s: {doing}")
+        super().__init__(f"not within {seconds:g} s: {doing}")
         self.seconds = seconds
 
 

@@ -187,6 +187,20 @@ async def test_who_reads_too_slowly_is_told_how_many_of_the_oldest_are_lost(
         assert stream.lost == 17
 
 
+async def test_what_waits_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_BYTES", 1000)
+    source = _Source()
+    async with source.stream() as stream:
+        for _ in range(4):
+            source.put(Output("%1", b"x" * 400))
+        assert await read(stream, 2) == [EventsLost(2), Output("%1", b"x" * 400)]
+        large = Reply(0, 1, 1, (b"y" * 3000,), ok=True)
+        source.put(large)
+        assert await read(stream, 2) == [EventsLost(1), large]
+        source.put(WindowAdd("@1"))
+        assert await read(stream, 1) == [WindowAdd("@1")]
+
+
 async def test_the_failure_comes_behind_the_last_event_and_stays() -> None:
     source = _Source()
     async with source.stream() as stream:

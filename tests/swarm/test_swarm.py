@@ -196,6 +196,15 @@ async def test_secrets_reach_the_program_and_nobody_else(server: Server) -> None
         assert not any(secret.encode() in words for words in commands)
 
 
+async def test_a_secret_that_a_description_names_has_to_be_given(server: Server) -> None:
+    spec = tmuxcc.AgentSpec(["cat"], secret_names=["FIRST", "SECOND"])
+    async with swarm_on(server) as swarm:
+        with pytest.raises(tmuxcc.InvalidSwarm, match="does not know SECOND"):
+            await swarm.spawn("one", spec, secrets={"FIRST": "1"})
+        await swarm.spawn("two", spec, secrets={"FIRST": "1", "SECOND": "2", "THIRD": "3"})
+        assert swarm.agents["two"].spec.secret_names == ("FIRST", "SECOND", "THIRD")
+
+
 async def test_a_file_of_variables_is_read_at_each_start(server: Server, folder: Path) -> None:
     file = folder / "variables"
     file.write_text("WORD=first\n")

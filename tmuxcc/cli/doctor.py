@@ -36,7 +36,8 @@ from .folder import SOCKET, abandoned_folders, run_folders
 from .options import Target, take_target, target_options
 
 PATIENCE = 5.0
-"""Seconds that a tmux command may take; a server that hangs is a finding, not a reason to."""
+"""Seconds that a tmux command may take; a server that hangs is a finding, and no
+reason to hang too."""
 
 # What adopts processes whose parent has ended, beside process 1.
 _ADOPTERS = {"systemd", "init", "launchd", "tini", "dumb-init", "docker-init", "catatonit"}

@@ -33,6 +33,7 @@ class Follower:
         self.agents: dict[str, Sighting] = {}
         self._link = link
         self.looked = False
+        self._news = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
         self._failure: ConnectionClosed | None = None
 
@@ -40,14 +41,30 @@ class Follower:
         """Keep up with what changes. Runs until cancelled or the swarm has gone."""
         what = f"#{{pane_dead}} #{{pane_pid}} #{{{WANTED}}} #{{{AGENT}}} #{{{MASTER}}} #{{{STATE}}}"
         try:
-            async with self._link.client.watch_format(what, pane_id="%*") as changes:
-                await self.look()
+            async with (
+                self._link.client.watch_format(what, pane_id="%*") as changes,
+                background() as nursery,
+            ):
+                nursery.start_soon(self._keep_looking)
                 async for change in changes:
                     if isinstance(change, SubscriptionChanged):
-                        await self.look()
+                        self._news.set()
         except ConnectionClosed as error:
-            self._failure = error
-            self._changed.unpark_all()
+            self._fail(error)
+
+    async def _keep_looking(self) -> None:
+        """Look again whenever there is news, once for what tmux tells of many panes in one go."""
+        try:
+            while True:
+                self._news = trio.Event()
+                await self.look()
+                await self._news.wait()
+        except ConnectionClosed as error:
+            self._fail(error)
+
+    def _fail(self, error: ConnectionClosed) -> None:
+        self._failure = error
+        self._changed.unpark_all()
 
     async def heed_master(self) -> None:
         """Know at once that the master has ended. Runs until cancelled."""

@@ -25,6 +25,9 @@ from .report import Lines, json_text, line_values, message, message_console, now
 from .swarms import Link, Place, Sighting, drive, look_at, swarm_options
 from .text import Stdout, Writer, give_up_stdout, output_status
 
+BACKLOG = 64 << 20
+"""Bytes of a pane that may wait for us: all that tmux keeps of it may come at once."""
+
 # What the wrapper of a program writes behind its last byte (client/program.py).
 _MARK = b"\x1b]6973;"
 _MARK_SIZE = 64
@@ -96,7 +99,7 @@ def logs(
 async def _show(
     place: Place, names: Sequence[str], follow: bool, count: int | None, printer: _Printer
 ) -> None:
-    async with look_at(place) as link:
+    async with look_at(place, history=BACKLOG) as link:
         agents = list((await link.chosen(names)).values())
         printer.lines.add(agent.agent_id for agent in agents)
         if follow:

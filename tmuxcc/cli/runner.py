@@ -112,7 +112,7 @@ class Reporter(Protocol):
         """A program has its pane."""
 
     def line(self, job: Job, line: str) -> None:
-        """A program wrote a line, or (`LostOutput`) some of it are missing here."""
+        """A program wrote a line; a `LostOutput` says that some are missing here."""
 
     def exited(self, job: Job) -> None:
         """A program has ended, and its last line was told."""

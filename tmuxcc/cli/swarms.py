@@ -22,7 +22,7 @@ import trio
 from attrs import field, frozen
 
 from ..client.client import Client, open_client
-from ..client.output import ExitStatus
+from ..client.output import HISTORY, ExitStatus
 from ..client.rows import list_rows
 from ..client.start import Server, find_server
 from ..errors import (
@@ -54,9 +54,6 @@ from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
 from .interrupts import stop_signals
 from .options import Target, advice, take_target, tmux_option
 from .text import Stdout, give_up_stdout, output_status
-
-HISTORY = 64 << 20
-"""Bytes of a pane that may wait for us: all that tmux keeps of it may come at once."""
 
 CALM = 0.1
 """Seconds that a tmux with that fault is left alone after a client has come or gone: the master may
@@ -323,8 +320,11 @@ class Link(Sight):
 
 
 @asynccontextmanager
-async def look_at(place: Place) -> AsyncIterator[Link]:
-    """Attach to a swarm. Raises `SessionNotFoundError` if it does not run."""
+async def look_at(place: Place, *, history: int = HISTORY) -> AsyncIterator[Link]:
+    """Attach to a swarm. Raises `SessionNotFoundError` if it does not run.
+
+    `history` bounds what is kept of each pane, in bytes.
+    """
     target = place.target
     async with AsyncExitStack() as around, AsyncExitStack() as stack:
         async with _gate(place):
@@ -335,7 +335,7 @@ async def look_at(place: Place) -> AsyncIterator[Link]:
                         socket_path=target.socket_path,
                         socket_name=target.socket_name,
                         tmux=target.tmux,
-                        history=HISTORY,
+                        history=history,
                     )
                 )
             except (NoServer, SessionNotFound) as error:

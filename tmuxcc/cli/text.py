@@ -176,7 +176,10 @@ def abandon_stdout() -> None:
 
 
 def give_up_stdout(failure: OSError) -> None:
-    """Have nothing complain about it at the exit; say what it was, if no reader that has gone."""
+    """Keep Python from complaining about it at exit.
+
+    Say on stderr what it was, unless the reader has merely gone away.
+    """
     abandon_stdout()
     if not isinstance(failure, BrokenPipeError):
         with suppress(OSError):

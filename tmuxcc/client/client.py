@@ -219,9 +219,9 @@ class Client:
         self._channel.post(argv)
 
     def delete_buffer(self, buffer: str) -> None:
-        """Have a buffer deleted: at once, and where its connection ends before that, on the next.
+        """Delete a buffer now or, if the connection ends first, on the next one.
 
-        tmux never drops a buffer that has a name. Of one that is not there nobody is told.
+        tmux never drops a buffer that has a name by itself. One that is not there is no error.
         """
         self._deletions[buffer] = None
         self._delete_buffers()

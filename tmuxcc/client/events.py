@@ -11,10 +11,13 @@ import trio
 from attrs import frozen
 
 from ..protocol import events as protocol_events
-from ..protocol.events import Event, ExtendedOutput, Output
+from ..protocol.events import Event, ExtendedOutput, Output, Reply
 
 MAX_EVENTS = 10_000
-"""Events that wait in one stream: a second of the busiest session, some megabytes at most."""
+"""Events that wait in one stream: a second of the busiest session."""
+
+MAX_BYTES = 16 << 20
+"""Bytes of output and replies that wait in one stream: a second of the busiest session, too."""
 
 EVENT_CLASSES: tuple[type, ...] = tuple(
     value
@@ -139,14 +142,21 @@ def _filtered(
     return put_wanted
 
 
+def _size(event: object) -> int:
+    """The bytes of an event that may be large."""
+    if isinstance(event, (Output, ExtendedOutput)):
+        return len(event.data)
+    return sum(map(len, event.lines)) if isinstance(event, Reply) else 0
+
+
 class EventStream(Generic[T]):
     """Events as they come; use it with ``async with`` and iterate over it.
 
     It listens while its block lasts; iterating before that raises `RuntimeError`.
-    Gives each event once, to one task at a time, and `EventsLost` where more than `MAX_EVENTS`
-    waited; `Reconnected` where a client with ``reconnect=True`` has made a new connection. After
-    the last event it raises `ConnectionClosed`. Waiting is a cancellation point, and a cancelled
-    wait loses nothing.
+    Gives each event once, to one task at a time, and `EventsLost` where more than `MAX_EVENTS` or
+    `MAX_BYTES` waited; `Reconnected` where a client with ``reconnect=True`` has made a new
+    connection. After the last event it raises `ConnectionClosed`. Waiting is a cancellation point,
+    and a cancelled wait loses nothing.
     """
 
     def __init__(
@@ -156,6 +166,7 @@ class EventStream(Generic[T]):
         self._remove: Callable[[], None] | None = None
         self._was_entered = False
         self._events: deque[T | Reconnected] = deque()
+        self._size = 0
         self._lost = 0
         self._failure: Exception | None = None
         self._waiting: trio.lowlevel.Task | None = None
@@ -213,16 +224,23 @@ class EventStream(Generic[T]):
         if self._lost:
             count, self._lost = self._lost, 0
             return EventsLost(count)
-        return self._events.popleft()
+        return self._take()
 
     def put(self, event: T | Reconnected) -> None:
         """Have the reader get `event` next, behind those that wait."""
-        if len(self._events) == MAX_EVENTS:
-            self._events.popleft()
+        self._events.append(event)
+        self._size += _size(event)
+        # One alone is there already, however large it is.
+        while len(self._events) > MAX_EVENTS or (self._size > MAX_BYTES and len(self._events) > 1):
+            self._take()
             self._lost += 1
             self.lost += 1
-        self._events.append(event)
         self._wake()
+
+    def _take(self) -> T | Reconnected:
+        event = self._events.popleft()
+        self._size -= _size(event)
+        return event
 
     def _wake(self) -> None:
         task, self._waiting = self._waiting, None

@@ -358,7 +358,8 @@ class Pane:
         so far. If one of `stop` is found first, the outcome says so.
 
         The text begins where something was last typed into the pane or, later, where the last
-        wait ended; if there was neither, now; or at the offset `since`. With `screen` what the
+        wait ended; if there was neither, or another task waits in this pane, now; or at the offset
+        `since`. With `screen` what the
         pane shows already is searched first. The first appearance of a line that was just typed is
         its echo and is not found, unless `echo` is set.
 

@@ -38,8 +38,9 @@ _STARTED_FORMAT = "#{pane_dead} #{pane_start_command}"
 class _Record(WatchedPane):
     """What is known of one pane.
 
-    `is_paused`: tmux has stopped its output, and nobody has begun to start it again; `turn` is for
-    the one task that stops or starts it, `is_seeding` says that this one is about to stop it.
+    `is_paused`: tmux has stopped its output, and nobody has begun to start it again; `turn` is
+    held by the one task that stops or starts it, and `is_seeding` says that its pause is on its
+    way.
     """
 
     is_paused: bool = False
@@ -424,6 +425,7 @@ class PaneTable:
             # Where it is dead already, the mark has come and gone.
             log.tells_end = nonce is not None and not " ".join(started).startswith("1")
             log.lets_go = let_go
+            log.kept, log.kept_open = record.log.kept, record.log.kept_open
             log.nonce = b"" if nonce is None else nonce[1].encode()
             # In pieces, so that the bound of the log costs no more than what is beyond it.
             for start in range(0, len(backlog), BACKLOG_PIECE):

@@ -390,7 +390,7 @@ class Agent:
             if self._late:
                 assert self.spec.ready is not None
                 raise CommandTimeoutError(
-                    f"agent {self.agent_id!r} did not become ready", self.spec.ready.timeout or 0
+                    f"agent {self.agent_id!r} becoming ready", self.spec.ready.timeout or 0
                 )
             await self.wait_change()
 
@@ -542,8 +542,8 @@ class Agent:
             if self._settled is not None:
                 self._stay_ended(self._settled)
                 return
-            # Nobody, and no master after us, shall see an end of which it is not known yet whether
-            # another start follows.
+            # Decide first: until it is known whether another start follows, neither we nor a later
+            # master may take this end for the last.
             decision = await self._decide(status)
             if isinstance(decision, GiveUp):
                 self._set_life(Life.EXITED)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 from attrs import Factory, define, frozen
@@ -144,8 +144,8 @@ async def end_agent(
     ladder goes on. `spare` are processes that are never touched, such as the tmux server.
 
     What is found: the descendants of the wrapper, those with the marks, and the sessions of both;
-    and whatever was found once, whomever it belongs to later. What both gave up the environment
-    and lost its parents before anybody looked is not.
+    and whatever was found once, whomever it belongs to later. A process that has
+    both cleared its environment and lost its parents before the first look is not found.
 
     Takes about `grace` seconds at most, a few more if something can't be ended. Cancelled, it
     leaves nothing behind all the same: it goes straight to SIGKILL, for `CANCELLED_GRACE` at most.
@@ -350,14 +350,10 @@ class _Ending:
     async def _type(self, what: str, deadline: float) -> bool:
         at = self._seconds()
         done = False
-        with trio.CancelScope(deadline=deadline):
-            try:
-                await self.ask()
-            except TmuxError:
-                # That its pane is dead, or nobody answers: whatever it is, signals get through.
-                done = False
-            else:
-                done = True
+        # That its pane is dead, or nobody answers: whatever it is, signals get through.
+        with trio.CancelScope(deadline=deadline), suppress(TmuxError):
+            await self.ask()
+            done = True
         self.steps.append(StopStep(f"{what} {'typed' if done else 'could not be typed'}", at))
         return done
 

@@ -260,7 +260,9 @@ class TmuxSwarmManager:
         with trio.move_on_after(CAPTURE_TIMEOUT):
             texts[agent_id] = await self._live().agents[agent_id].capture()
         if agent_id not in texts:
-            raise CommandTimeoutError(f"the screen of agent {agent_id!r}", CAPTURE_TIMEOUT)
+            raise CommandTimeoutError(
+                f"tmux telling the screen of agent {agent_id!r}", CAPTURE_TIMEOUT
+            )
         return texts[agent_id]
 
     # Talking

@@ -108,7 +108,7 @@ _TIME = instance_of((int, float))
 
 @frozen(kw_only=True)
 class AgentState:
-    """How an agent is, for other shells. `started` and `noted` are seconds since the epoch.
+    """How an agent is, for other shells. Times are in seconds since the epoch.
 
     `code` and `signal` tell how its program ended, `restart_at` when it is started again.
     """

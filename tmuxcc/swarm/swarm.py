@@ -183,7 +183,8 @@ class Swarm:
                 log=log,
             )
         if secrets is not None:
-            spec = evolve(spec, secret_names=tuple(secrets))
+            secret_names = dict.fromkeys((*spec.secret_names, *secrets))
+            spec = evolve(spec, secret_names=tuple(secret_names))
         agent = self._new_agent(agent_id, spec, kind=kind, secrets=secrets or {})
         # It has no pane yet in which that could be noted.
         agent.is_unwanted = False
@@ -518,7 +519,6 @@ class Swarm:
         pane = self.client.pane(row.pane_id)
         pane.keep_open()
         await self.client.through_reconnects(pane.adopt)
-        pane.keep_open()
         agent._adopted_at(pane.statistics().output_bytes)
         await self.client.through_reconnects(pane.hook_death)
         agent._starting()
