@@ -24,8 +24,8 @@ from ..client.output import ExitStatus
 from ..client.start import created_options
 from ..client.streams import LineStream, LostOutput
 from ..errors import TmuxError
-from ..swarm.opening import end_session, run_tmux
 from ..swarm.processes import identity, process_state, processes_with, send_signal
+from ..swarm.server import end_session, no_start_argv, run_tmux
 from .folder import CONFIGURATION, SOCKET, private_folder
 from .interrupts import stop_signals
 from .text import Writer, output_status
@@ -344,7 +344,7 @@ def status_number(status: ExitStatus) -> int | None:
 
 async def _end_server(tmux: str, socket: Path, server_pid: int) -> None:
     """End the server and all that its panes have left behind. Takes a few seconds at most."""
-    argv = (tmux, "-S", str(socket), "-N")
+    argv = no_start_argv(tmux, socket)
     if not server_pid:
         told = await run_tmux(argv, "display-message", "-p", "#{pid}")
         server_pid = int(told) if told.strip().isdigit() else 0

@@ -20,9 +20,9 @@ from ..errors import (
 )
 from ..swarm.ending import StopReport, end_agent, end_marked
 from ..swarm.home import Home, stale_swarms
-from ..swarm.opening import SERVER_GRACE, end_session
 from ..swarm.options import DOWN, STOPPED, WANTED
 from ..swarm.processes import Identity, identity, wait_gone
+from ..swarm.server import SERVER_GRACE, end_session
 from ..swarm.spec import StopPolicy, spec_from_json
 from .options import SECONDS
 from .report import Aside, busy, json_text, message, message_console

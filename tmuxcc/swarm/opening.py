@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -41,16 +40,13 @@ from .options import (
     noted_process,
     read_session,
 )
-from .processes import Identity, identity, is_abandoned, is_alive, send_signal_to, wait_gone
+from .processes import Identity, identity, is_abandoned, is_alive
+from .server import end_session, no_start_argv, run_tmux, wrapper_variable
 from .spec import check_cluster_id
 from .swarm import SWARM_VARIABLE, Swarm
 
 SIZE = (200, 50)
 """Columns and rows of the agents' terminals: long lines stay whole."""
-
-SERVER_GRACE = 3.0
-"""Seconds for a server of our own to end before it is killed. A client that does not read keeps a
-killed server alive (tmux#5444)."""
 
 FINISH_GRACE = 5.0
 """Seconds beyond their own time for the agents to be stopped at the end."""
@@ -116,7 +112,7 @@ class _Place:
     @property
     def tmux_argv(self) -> tuple[str, ...]:
         """What begins the argument list of a tmux process that starts no server."""
-        return (self.tmux or "tmux", "-S", str(self.socket_path), "-N")
+        return no_start_argv(self.tmux or "tmux", self.socket_path)
 
 
 @frozen
@@ -471,7 +467,7 @@ async def _claim(client: Client, place: _Place, life_id: str, *, adopted: bool) 
     for answer in await client.batch(commands):
         if isinstance(answer, TmuxError):
             raise answer
-    await client.keep_wrapper(_wrapper_variable(session_id))
+    await client.keep_wrapper(wrapper_variable(session_id))
 
 
 async def _window_options(client: Client) -> list[tuple[str, str]]:
@@ -486,11 +482,6 @@ async def _window_options(client: Client) -> list[tuple[str, str]]:
         if not is_unknown and answer != [value]:
             options.append((name, value))
     return options
-
-
-def _wrapper_variable(session_id: str) -> str:
-    """The variable of the server in which the script of the wrapper is kept for a swarm."""
-    return f"TMUXCC_WRAPPER_{session_id.removeprefix('$')}"
 
 
 # The end
@@ -516,28 +507,6 @@ async def _end_all(place: _Place, life_id: str, server: Identity | None) -> None
         await end_marked((_mark(place, life_id).encode(),))
 
 
-async def end_session(
-    tmux_argv: Sequence[str], session: str, *, own_server: bool, server: Identity | None
-) -> None:
-    """End a session, or where nothing else runs on the server, all of that.
-
-    `tmux_argv` begins the argument list of a tmux process. `server` is killed if it does not end
-    within `SERVER_GRACE`. That nothing is there any more is no failure.
-    """
-    if not own_server:
-        # Names are cut short, so that no alias of the user's hides them.
-        ask = ("display-messag", "-p", "-t", f"={session}:", "#{session_id}")
-        if session_id := (await run_tmux(tmux_argv, *ask)).decode().strip():
-            forget = ("set-environmen", "-g", "-u", _wrapper_variable(session_id))
-            await run_tmux(tmux_argv, *forget, ";", "kill-sessio", "-t", session_id)
-        return
-    await run_tmux(tmux_argv, "kill-server")
-    if server is not None:
-        with trio.move_on_after(SERVER_GRACE):
-            await wait_gone([server])
-        send_signal_to([server], signal.SIGKILL)
-
-
 def _mark(place: _Place, life_id: str) -> str:
     """What every process of the swarm has in its environment."""
     return f"{SWARM_VARIABLE}={_mark_value(place, life_id)}"
@@ -554,24 +523,6 @@ async def _was_begun(place: _Place, life_id: str) -> bool:
     told = await run_tmux(place.tmux_argv, "show-environment", *target)
     told += await run_tmux(place.tmux_argv, "show-options", *target)
     return life_id.encode() in told
-
-
-async def run_tmux(tmux_argv: Sequence[str], *command: str) -> bytes:
-    """What a command in a tmux process of its own prints; nothing if nothing is there any more.
-
-    `tmux_argv` begins the argument list. It is waited for `SERVER_GRACE` seconds at most.
-    """
-    done = None
-    # Where there is no tmux program, that is told by whoever opens a client.
-    with trio.move_on_after(SERVER_GRACE), suppress(FileNotFoundError):
-        done = await trio.run_process(
-            [*tmux_argv, *command],
-            stdin=subprocess.DEVNULL,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    return b"" if done is None else done.stdout
 
 
 @contextmanager
