@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tmuxcc.swarm import activity
 from tmuxcc.swarm.activity import Activity, ActivityTracker, Explanation
+from tmuxcc.swarm.marks import MAX_MARK
 from tmuxcc.swarm.rules import GENERIC, AgentKind, load_kind, load_kinds
 
 BUSY, IDLE, BLOCKED, UNKNOWN = Activity.BUSY, Activity.IDLE, Activity.BLOCKED, Activity.UNKNOWN
@@ -909,7 +910,7 @@ def test_hostile_output_is_read_in_one_go_and_not_kept(data: bytes, size: int) -
     tracker = ActivityTracker(CLAUDE, now=0)
     for start in range(0, len(data), size):
         tracker.receive(data[start : start + size], 1)
-        assert len(tracker._reader._begun) <= activity.MAX_MARK + 10
+        assert len(tracker._reader._begun) <= MAX_MARK + 10
     tracker.receive(b"\x07\x18" + WORKS, 1)
     assert tracker.title == "⠂ Fix it"
 

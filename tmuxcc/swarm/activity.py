@@ -20,12 +20,10 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
+from .marks import MarkReader
 from .rules import Activity, AgentKind
 
 __all__ = ["Activity", "ActivityTracker", "Explanation", "Reason"]
-
-MAX_MARK = 4096
-"""Bytes of an OSC sequence that is read; a longer one (a clipboard, an image) says nothing here."""
 
 MAX_TITLE = 1024
 """Characters of a title that are kept and compared with the rules."""
@@ -138,7 +136,7 @@ class ActivityTracker:
         self.progress: int | None = None
         self.exit_code: int | None = None
         self._now = now
-        self._reader = _MarkReader()
+        self._reader = MarkReader()
         self._report: _Evidence | None = None
         self._report_text = ""
         self._spent = False  # a report of being blocked has been overtaken by output
@@ -582,45 +580,3 @@ _PROGRESS = {
     b"4": "a pause",
 }
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
-
-
-# ------------------------------------------------------------------------------------ OSC sequences
-
-# Control characters can't stand in a sequence, so one that is broken off or too long is no match,
-# and no other one begins in it. What is passed through to the terminal outside has the escape
-# character of its end doubled, perhaps several times.
-_BODY = rb"\x1b\]([^\x00-\x08\x0a-\x1f]{0,%d}+)" % MAX_MARK
-_COMPLETE = re.compile(_BODY + rb"(?:\x07|\x1b{1,8}\\)")
-_BEGUN = re.compile(_BODY + rb"\x1b{0,8}")
-
-
-class _MarkReader:
-    """Finds the OSC sequences in bytes that are cut anywhere. What it keeps is bounded."""
-
-    __slots__ = ("_begun", "wrote")
-
-    def __init__(self) -> None:
-        self.wrote = False
-        """Whether there was anything but OSC sequences in what was received last."""
-        self._begun = b""
-
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; what stands in the sequences that they complete."""
-        if not self._begun and b"\x1b]" not in data:
-            if data[-1] == 0x1B:
-                self._begun = b"\x1b"
-            self.wrote = len(data) > len(self._begun)
-            return []
-        data = self._begun + data
-        found = []
-        size = 0
-        for match in _COMPLETE.finditer(data):
-            found.append(match[1])
-            size += match.end() - match.start()
-        start = data.rfind(b"\x1b]")
-        if start >= 0 and _BEGUN.fullmatch(data, start):
-            self._begun = data[start:]
-        else:
-            self._begun = data[-1:] if data[-1] == 0x1B else b""
-        self.wrote = size + len(self._begun) < len(data)
-        return found

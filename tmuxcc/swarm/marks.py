@@ -1,0 +1,50 @@
+"""Marks that a program leaves in its output: OSC sequences, found in bytes that are cut anywhere.
+
+Pure. What they say of an agent is for activity.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_MARK = 4096
+"""Bytes of an OSC sequence that is read; a longer one (a clipboard, an image) says nothing here."""
+
+# Control characters can't stand in a sequence, so one that is broken off or too long is no match,
+# and no other one begins in it. What is passed through to the terminal outside has the escape
+# character of its end doubled, perhaps several times.
+_BODY = rb"\x1b\]([^\x00-\x08\x0a-\x1f]{0,%d}+)" % MAX_MARK
+_COMPLETE = re.compile(_BODY + rb"(?:\x07|\x1b{1,8}\\)")
+_BEGUN = re.compile(_BODY + rb"\x1b{0,8}")
+
+
+class MarkReader:
+    """Finds the OSC sequences in bytes that are cut anywhere. What it keeps is bounded."""
+
+    __slots__ = ("_begun", "wrote")
+
+    def __init__(self) -> None:
+        self.wrote = False
+        """Whether there was anything but OSC sequences in what was received last."""
+        self._begun = b""
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Take the next bytes; what stands in the sequences that they complete."""
+        if not self._begun and b"\x1b]" not in data:
+            if data[-1] == 0x1B:
+                self._begun = b"\x1b"
+            self.wrote = len(data) > len(self._begun)
+            return []
+        data = self._begun + data
+        found = []
+        size = 0
+        for match in _COMPLETE.finditer(data):
+            found.append(match[1])
+            size += match.end() - match.start()
+        start = data.rfind(b"\x1b]")
+        if start >= 0 and _BEGUN.fullmatch(data, start):
+            self._begun = data[start:]
+        else:
+            self._begun = data[-1:] if data[-1] == 0x1B else b""
+        self.wrote = size + len(self._begun) < len(data)
+        return found
