@@ -37,9 +37,9 @@ from .monitor import Monitor
 from .options import REPORT, SENT, STOPPED, WANTED, AgentState
 from .policy import GiveUp, Restart, RestartHistory, decide_restart
 from .program import Program
-from .ready import probe
+from .ready import Readiness
 from .rules import AgentKind
-from .spec import AgentSpec, Ready
+from .spec import AgentSpec
 from .state import NEXT, AgentStatus, Life, status_of
 
 START_PATIENCE = 10.0
@@ -106,7 +106,6 @@ class Agent:
         self.restarts = 0
         self.restart_at: float | None = None
         """When its program will be started again, in trio's time; None if it will not."""
-        self.ready = False
         self.window_id = ""
         self.needs_pane = False
         """Whether its program is to be started again and somebody has closed its pane."""
@@ -120,6 +119,7 @@ class Agent:
         self._spare = spare
         self._changed_outside = changed
         self._changed = trio.lowlevel.ParkingLot()
+        self._readiness = Readiness(spec.ready, self._wake)
         self._monitor = Monitor(
             client,
             kind,
@@ -129,7 +129,7 @@ class Agent:
             is_running=lambda: self.life is Life.RUNNING,
             capture=lambda: client.through_reconnects(self.pane.capture),
             changed=self._wake,
-            became_ready=self._become_ready_now,
+            became_ready=self._readiness.note_ready,
         )
         self._history = RestartHistory()
         self._backoff = trio.CancelScope()
@@ -142,9 +142,6 @@ class Agent:
         self._started_at: float | None = None
         self._started_wall: float | None = None
         self._restart_wall: float | None = None
-        self._readying = trio.CancelScope()
-        self._has_been_ready = False
-        self._late = False
         self._settled: AgentState | None = None
         self._renewing = trio.Lock()
         """Held by whoever restarts or removes it, one at a time."""
@@ -173,6 +170,11 @@ class Agent:
     def status(self) -> AgentStatus:
         """One word for the agent, that of the design document."""
         return status_of(self.life, self.exit_status, requested=self._stop_requested)
+
+    @property
+    def ready(self) -> bool:
+        """Whether its program runs and its ready condition, if there is one, has come true."""
+        return self._readiness.is_ready
 
     @property
     def activity(self) -> Activity:
@@ -384,10 +386,10 @@ class Agent:
         await trio.lowlevel.checkpoint()
         while not self.ready:
             if self._over.is_set():
-                if self._has_been_ready:
+                if self._readiness.was_ready:
                     return
                 raise PaneDeadError(self.agent_id)
-            if self._late:
+            if self._readiness.is_late:
                 assert self.spec.ready is not None
                 raise CommandTimeoutError(
                     f"agent {self.agent_id!r} becoming ready", self.spec.ready.timeout or 0
@@ -462,7 +464,7 @@ class Agent:
         self._stop_requested = self.is_given_up = False
         if self._over.is_set():
             self._over = trio.Event()
-        self._has_been_ready = False
+        self._readiness.program_starts()
         self._set_life(Life.STARTING)
 
     async def _run(
@@ -492,7 +494,7 @@ class Agent:
         except TmuxError as error:
             self._failed(str(error))
         finally:
-            self._readying.cancel()
+            self._readiness.program_ended()
 
     def _failed(self, why: str) -> None:
         """It can't be started, or not be followed any more."""
@@ -529,16 +531,13 @@ class Agent:
         while True:
             if self.is_given_up:
                 self._nursery.start_soon(self._end_late)
-            if self.spec.ready is not None:
-                self._readying = readying = trio.CancelScope()
-                self._nursery.start_soon(self._become_ready, self.spec.ready, readying)
+            self._readiness.watch(self._nursery, cwd=self.program.cwd, env=self.program.variables)
             status = await self._client.through_reconnects(self.pane.wait_exit)
             # Whoever hears of the end finds all that it wrote counted, and in its log.
             self._monitor.catch_up()
             self.exit_status = status
-            self.ready = self._late = False
+            self._readiness.program_ended()
             self._monitor.stop_looking_for_ready()
-            self._readying.cancel()
             if self._settled is not None:
                 self._stay_ended(self._settled)
                 return
@@ -555,7 +554,7 @@ class Agent:
             if not await self._wait_restart(decision):
                 self._end()
                 return
-            self._has_been_ready = False
+            self._readiness.program_starts()
             self._set_life(Life.STARTING)
             try:
                 await self._respawn()
@@ -659,8 +658,7 @@ class Agent:
         self.exit_status = None
         self.failure = ""
         self._expected = False
-        if self.spec.ready is None:
-            self.ready = self._has_been_ready = True
+        self._readiness.program_runs()
         self._set_life(Life.RUNNING)
         self._monitor.note_running()
 
@@ -678,26 +676,3 @@ class Agent:
     def _wake(self) -> None:
         self._changed.unpark_all()
         self._changed_outside(self)
-
-    # Readiness
-
-    @trio.lowlevel.enable_ki_protection
-    async def _become_ready(self, ready: Ready, readying: trio.CancelScope) -> None:
-        """Find out when the program that has just been started is ready. Until it ends."""
-        with readying:
-            with trio.move_on_after(float("inf") if ready.timeout is None else ready.timeout):
-                if ready.pattern is not None:
-                    # The monitor reads everything anyway, and it may have been quicker.
-                    if not self.ready:
-                        await trio.sleep_forever()
-                    return
-                await probe(ready, cwd=self.program.cwd, env=self.program.variables)
-                self._become_ready_now()
-                return
-            self._late = True
-            self._wake()
-
-    def _become_ready_now(self) -> None:
-        self._readying.cancel()
-        self.ready = self._has_been_ready = True
-        self._wake()

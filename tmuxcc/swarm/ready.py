@@ -1,14 +1,15 @@
-"""Whether a program answers: ready conditions that nobody can push, and so have to be tried.
+"""Whether an agent's program is ready: as it writes, or as is found by trying; and in time, or not.
 
 What a program writes is watched where it is read anyway, in monitor.py.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,62 @@ LONGEST_PAUSE = 0.5
 
 TRY_TIMEOUT = 5.0
 """Seconds that one try may take before it is given up and made anew."""
+
+
+class Readiness:
+    """Whether the programs of an agent are ready, each in its turn.
+
+    `is_ready` says it of the one that runs, `was_ready` of the last one, which may have ended,
+    `is_late` that its time was over first. Without a `condition` one is ready when it runs;
+    `changed` is called when one of these becomes true later than that.
+    """
+
+    def __init__(self, condition: Ready | None, changed: Callable[[], None]) -> None:
+        self.is_ready = self.was_ready = self.is_late = False
+        self._condition = condition
+        self._changed = changed
+        self._watching = trio.CancelScope()
+
+    def program_starts(self) -> None:
+        """A program is about to be started. What it writes may be heard of before that it runs."""
+        self.was_ready = False
+
+    def program_runs(self) -> None:
+        """It was started."""
+        if self._condition is None:
+            self.is_ready = self.was_ready = True
+
+    def watch(self, nursery: trio.Nursery, *, cwd: Path, env: Mapping[str, str]) -> None:
+        """Begin to find out when the program that runs is ready, in a task that ends with it."""
+        if self._condition is not None and not self.is_ready:
+            self._watching = trio.CancelScope()
+            nursery.start_soon(self._watch, self._condition, self._watching, cwd, env)
+
+    def note_ready(self) -> None:
+        """It is ready."""
+        self._watching.cancel()
+        self.is_ready = self.was_ready = True
+        self._changed()
+
+    def program_ended(self) -> None:
+        """It has ended, or nobody follows it any more."""
+        self._watching.cancel()
+        self.is_ready = self.is_late = False
+
+    @trio.lowlevel.enable_ki_protection
+    async def _watch(
+        self, condition: Ready, watching: trio.CancelScope, cwd: Path, env: Mapping[str, str]
+    ) -> None:
+        seconds = math.inf if condition.timeout is None else condition.timeout
+        with watching:
+            with trio.move_on_after(seconds):
+                if condition.pattern is not None:
+                    await trio.sleep_forever()
+                await probe(condition, cwd=cwd, env=env)
+                self.note_ready()
+                return
+            self.is_late = True
+            self._changed()
 
 
 async def probe(ready: Ready, *, cwd: Path, env: Mapping[str, str]) -> None:
