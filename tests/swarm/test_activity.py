@@ -795,6 +795,8 @@ def test_the_explanation_fits_and_calls_say_what_has_changed(kind: AgentKind, st
 
 @given(st.sampled_from(KINDS), stories, st.lists(st.integers(0, 40), max_size=12))
 @example(CLAUDE, [(0.0, ("receive", WORKS + STOPS))], [15])
+@example(CLAUDE, [(1.0, ("look", BOX)), (0.0, ("receive", STOPS + b"x"))], [])
+@example(CLAUDE, [(1.0, ("look", BOX)), (0.0, ("receive", b"x" + STOPS))], [])
 @example(
     CLAUDE,
     [

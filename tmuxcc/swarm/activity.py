@@ -188,15 +188,20 @@ class ActivityTracker:
         if not data:
             return False
         self._now = now
-        marks = self._reader.receive(data)
         self._reacted = True
         self.last_output = now
-        if self._reader.wrote:
-            self._note_written(data, now)
         self._doubt(now)
-        for mark in marks:
-            self._note_mark(mark, now)
-        if self.activity is Activity.BUSY and self._reader.wrote and not marks:
+        told = False
+        pieces = self._reader.receive(data)
+        # In their order, or it would matter how the output was cut.
+        for piece, is_mark in pieces:
+            if is_mark:
+                told = True
+                self._note_mark(piece, now)
+            else:
+                self._note_written(piece, now)
+                self._doubt(now)
+        if self.activity is Activity.BUSY and pieces and not told:
             return False  # writing makes nobody less busy
         return self._decide(now)
 

@@ -21,30 +21,33 @@ _BEGUN = re.compile(_BODY + rb"\x1b{0,8}")
 class MarkReader:
     """Finds the OSC sequences in bytes that are cut anywhere. What it keeps is bounded."""
 
-    __slots__ = ("_begun", "wrote")
+    __slots__ = ("_begun",)
 
     def __init__(self) -> None:
-        self.wrote = False
-        """Whether there was anything but OSC sequences in what was received last."""
         self._begun = b""
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; what stands in the sequences that they complete."""
+    def receive(self, data: bytes) -> list[tuple[bytes, bool]]:
+        """Take the next bytes: what they complete, in order, and whether that is a sequence.
+
+        Of a sequence it is what stands between its beginning and its end; all else is as it came.
+        """
         if not self._begun and b"\x1b]" not in data:
-            if data[-1] == 0x1B:
-                self._begun = b"\x1b"
-            self.wrote = len(data) > len(self._begun)
-            return []
+            if data.endswith(b"\x1b"):
+                self._begun, data = b"\x1b", data[:-1]
+            return [(data, False)] if data else []
         data = self._begun + data
-        found = []
-        size = 0
+        pieces: list[tuple[bytes, bool]] = []
+        end = 0
         for match in _COMPLETE.finditer(data):
-            found.append(match[1])
-            size += match.end() - match.start()
+            if match.start() > end:
+                pieces.append((data[end : match.start()], False))
+            pieces.append((match[1], True))
+            end = match.end()
         start = data.rfind(b"\x1b]")
         if start >= 0 and _BEGUN.fullmatch(data, start):
             self._begun = data[start:]
         else:
-            self._begun = data[-1:] if data[-1] == 0x1B else b""
-        self.wrote = size + len(self._begun) < len(data)
-        return found
+            self._begun = b"\x1b" if data.endswith(b"\x1b") else b""
+        if rest := data[end : len(data) - len(self._begun)]:
+            pieces.append((rest, False))
+        return pieces
