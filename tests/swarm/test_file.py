@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tmuxcc.errors import InvalidSwarm
 from tmuxcc.swarm import file
+from tmuxcc.swarm.checks import MOST, shown
 from tmuxcc.swarm.file import (
     MAX_REPLICAS,
     SwarmFile,
@@ -23,7 +24,7 @@ from tmuxcc.swarm.file import (
     read_swarm_file,
     start_layers,
 )
-from tmuxcc.swarm.policy import MOST, OutputLimits, RestartPolicy, shown
+from tmuxcc.swarm.policy import OutputLimits, RestartPolicy
 from tmuxcc.swarm.spec import AgentSpec, Ready, StopPolicy
 
 WHOLE = """

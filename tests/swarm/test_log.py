@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tmuxcc.swarm.checks import check_agent_id
 from tmuxcc.swarm.log import LogFile, log_path
-from tmuxcc.swarm.spec import check_agent_id
 
 
 def files(path: Path) -> list[bytes]:

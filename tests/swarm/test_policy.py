@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tmuxcc.errors import InvalidSwarm
+from tmuxcc.swarm.checks import MOST
 from tmuxcc.swarm.policy import (
-    MOST,
     GiveUp,
     OutputBrake,
     OutputLimits,
@@ -23,7 +23,6 @@ from tmuxcc.swarm.policy import (
     Verdict,
     decide_restart,
     restart_policy,
-    shown,
 )
 
 FRESH = RestartHistory()
@@ -331,11 +330,6 @@ def test_a_policy_can_be_given_by_its_name() -> None:
     with pytest.raises(InvalidSwarm, match="or a RestartPolicy, not 'never'") as caught:
         restart_policy("never")
     assert caught.value.where == "restart"
-
-
-def test_what_is_shown_is_short_and_on_one_line() -> None:
-    values = ["x" * 999, "a\nb", {"a": "x" * 999}, ["x" * 999], None, -(10**9999), b"x" * 999, 1.5]
-    assert all(len(shown(value)) < 70 and "\n" not in shown(value) for value in values)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tmuxcc.errors import InvalidSwarm
-from tmuxcc.swarm.policy import MOST, OutputLimits, RestartPolicy
+from tmuxcc.swarm.checks import MOST, check_environment
+from tmuxcc.swarm.policy import OutputLimits, RestartPolicy
 from tmuxcc.swarm.spec import (
     AgentSpec,
     Ready,
     StopPolicy,
-    check_agent_id,
-    check_cluster_id,
-    check_environment,
-    check_text,
     moved,
     read_env_file,
     spec_from_json,
@@ -232,36 +229,6 @@ def test_a_wrong_condition_is_refused_with_its_field(values, where, said) -> Non
         Ready(**values)
     assert caught.value.where == where
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["a", "web-1", "é 漢/🚀", "x" * 128, "a-"])
-def test_an_agent_id_is_any_printable_text(text) -> None:
-    assert check_agent_id(text) == text
-
-
-@pytest.mark.parametrize("text", ["", " ", "-a", "x" * 129, "a\n", "\x1b", "\udcff", "a\u200b", 1])
-def test_other_agent_ids_are_refused(text) -> None:
-    with pytest.raises(InvalidSwarm) as caught:
-        check_agent_id(text, where="agents.x")
-    assert caught.value.where == "agents.x"
-
-
-@pytest.mark.parametrize("text", ["a", "0", "demo_2-x", "x" * 64])
-def test_a_cluster_id_is_plain(text) -> None:
-    assert check_cluster_id(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "-a", "_a", "a.b", "a:b", "é", "a\n", "x" * 65, None])
-def test_other_cluster_ids_are_refused(text) -> None:
-    with pytest.raises(InvalidSwarm, match="at most 64 letters"):
-        check_cluster_id(text)
-
-
-def test_the_checks_give_back_what_is_good() -> None:
-    assert check_text("é\udcff") == "é\udcff"
-    env = {"A": "", "é": "\n"}
-    assert check_environment(env) == env
-    assert check_environment(env) is not env
 
 
 def test_an_error_moves_to_where_its_part_is() -> None:

@@ -34,6 +34,7 @@ from ..errors import (
     TmuxError,
 )
 from ..protocol import has_hazard
+from ..swarm.checks import check_cluster_id
 from ..swarm.home import running_swarms, stale_swarms, swarm_folder
 from ..swarm.options import (
     AGENT,
@@ -49,7 +50,6 @@ from ..swarm.options import (
     read_session,
 )
 from ..swarm.processes import Identity, is_alive
-from ..swarm.spec import check_cluster_id
 from ..swarm.swarm import AGENT_VARIABLE, SWARM_VARIABLE
 from .interrupts import stop_signals
 from .options import Target, advice, take_target, tmux_option

@@ -47,18 +47,16 @@ from typing import Any, TypeVar, get_args
 from attrs import evolve, frozen
 
 from ..errors import InvalidSwarm
-from .policy import MOST, OutputLimits, RestartPolicy, When, shown
-from .spec import (
-    AgentSpec,
-    Ready,
-    StopPolicy,
+from .checks import (
+    MOST,
     check_agent_id,
     check_cluster_id,
     check_environment,
     check_text,
-    moved,
-    split_command,
+    shown,
 )
+from .policy import OutputLimits, RestartPolicy, When
+from .spec import AgentSpec, Ready, StopPolicy, moved, split_command
 
 MAX_REPLICAS = 1000
 """Replicas that one agent may have: more is taken for a slip, and there are no terminals for it."""

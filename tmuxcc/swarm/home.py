@@ -21,8 +21,8 @@ from attrs import frozen
 
 from ..client.start import check_socket_path
 from ..errors import InvalidSwarm, SessionCreationError, SwarmRunning
+from .checks import check_cluster_id
 from .processes import Identity, identity, is_alive, is_listening, take_snapshot
-from .spec import check_cluster_id
 
 FOLDER_VARIABLE = "TMUXCC_DIR"
 """The environment variable that names the folder in which swarms have theirs."""

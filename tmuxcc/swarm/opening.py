@@ -29,6 +29,7 @@ from ..errors import (
     SwarmRunning,
     TmuxError,
 )
+from .checks import check_cluster_id
 from .ending import end_marked
 from .home import Home
 from .options import (
@@ -42,7 +43,6 @@ from .options import (
 )
 from .processes import Identity, identity, is_abandoned, is_alive
 from .server import end_session, no_start_argv, run_tmux, wrapper_variable
-from .spec import check_cluster_id
 from .swarm import SWARM_VARIABLE, Swarm
 
 SIZE = (200, 50)

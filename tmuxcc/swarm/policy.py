@@ -6,74 +6,14 @@ any one clock that does not go backwards, such as `trio.current_time`.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from attrs import Attribute, field, frozen
 
 from ..errors import InvalidSwarm
+from .checks import SHORTEST, number, shown
 
 When: TypeAlias = Literal["no", "on-failure", "always"]
-
-SHORTEST = 0.001
-"""Seconds: the least that a duration may be where none at all would make no sense."""
-
-MOST = 2**63 - 1
-"""The largest whole number in a description: it fits into what other programs use for one."""
-
-
-# Checks
-
-
-def shown(value: object) -> str:
-    """`value` as an error may show it: short, on one line, whatever it is."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:59] + "…")
-    if isinstance(value, int) and abs(value) > MOST:
-        return "a number that large"
-    if isinstance(value, bool | int | float):
-        return repr(value)
-    return f"a {type(value).__name__}"
-
-
-def number(
-    what: str,
-    minimum: float,
-    maximum: float = sys.float_info.max,
-    *,
-    whole: bool = False,
-    optional: bool = False,
-) -> Callable[[object, Attribute[Any], object], None]:
-    """A validator: the value is a number in this range, bounds included, and not a `bool`.
-
-    `what` names it in the error ("a number of seconds"); with `whole` it is an `int` and at most
-    `MOST`; with `optional` it may be None.
-    """
-    allowed = int if whole else (int, float)
-    if whole:
-        maximum = min(maximum, MOST)
-
-    def check(_instance: object, attribute: Attribute[Any], value: object) -> None:
-        if optional and value is None:
-            return
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, allowed)
-            or not minimum <= cast("float", value) <= maximum
-        ):
-            limits = f"at least {minimum:g}"
-            if maximum < MOST:
-                limits = f"from {minimum:g} to {maximum:g}"
-            raise InvalidSwarm(f"has to be {what}, {limits}, not {shown(value)}", attribute.name)
-
-    return check
 
 
 # Restarts

@@ -18,18 +18,10 @@ from typing import Any, TypeVar, cast
 
 from attrs import Attribute, field, fields, frozen
 
-from ..client.pane import is_key
 from ..errors import InvalidSwarm
-from .policy import (
-    NO_LIMITS,
-    NO_RESTARTS,
-    SHORTEST,
-    OutputLimits,
-    RestartPolicy,
-    number,
-    restart_policy,
-    shown,
-)
+from . import checks
+from .checks import SHORTEST, number, shown
+from .policy import NO_LIMITS, NO_RESTARTS, OutputLimits, RestartPolicy, restart_policy
 
 SPEC_VERSION = 1
 """What `spec_to_json` writes. Another meaning of what is written needs another number."""
@@ -42,176 +34,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ENV_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$", "`": "`"}
 
 
-# Names
-
-
-def check_agent_id(text: object, *, where: str = "") -> str:
-    """`text` if it can be the id of an agent: 1 to 128 printable characters, no "-" in front.
-
-    It may hold blanks and slashes, so it is no file name. Raises `InvalidSwarm`.
-    """
-    if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise InvalidSwarm(f"an agent's id has to be printable text, not {shown(text)}", where)
-    if len(text) > 128:
-        raise InvalidSwarm(f"the agent's id {shown(text)} has more than 128 characters", where)
-    if text.startswith("-"):
-        raise InvalidSwarm(
-            f'the agent\'s id {text!r} begins with "-", as only options of a command do', where
-        )
-    return text
-
-
-def check_cluster_id(text: object, *, where: str = "") -> str:
-    """`text` if it can be the id of a swarm: 1 to 64 letters, digits, "-" and "_", no more.
-
-    The first is a letter or a digit, and all are ASCII. Raises `InvalidSwarm`.
-    """
-    if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
-        raise InvalidSwarm(
-            'a cluster id has at most 64 letters, digits, "-" and "_", and begins with a letter'
-            f" or a digit, unlike {shown(text)}",
-            where,
-        )
-    return text
-
-
-def check_text(value: object, *, where: str = "") -> str:
-    """`value` if it is text that a program can be given: no NUL, and it has a form in UTF-8.
-
-    Bytes that are no text stand in it as Python has them in file names. Raises `InvalidSwarm`.
-    """
-    if (problem := _text_problem(value)) is not None:
-        raise InvalidSwarm(f"has to be {problem}", where)
-    return cast("str", value)
-
-
-def check_environment(env: object, *, where: str = "env") -> dict[str, str]:
-    """A copy of `env` if its names and values can be given to a program.
-
-    Names are not empty and hold no "=", and there is no NUL anywhere. Raises `InvalidSwarm`.
-    """
-    if not isinstance(env, Mapping):
-        raise InvalidSwarm(f"has to map names to values, not be {shown(env)}", where)
-    for name, value in env.items():
-        _check_environment_name(name, where)
-        if isinstance(value, bool | int | float):
-            raise InvalidSwarm(
-                f"the value of {shown(name)} has to be text, not {shown(value)}:"
-                " put it in quotes, as it should be given",
-                where,
-            )
-        if (problem := _text_problem(value)) is not None:
-            raise InvalidSwarm(f"the value of {shown(name)} has to be {problem}", where)
-    return dict(env)
-
-
-def _check_environment_name(name: object, where: str) -> None:
-    if (problem := _text_problem(name)) is not None:
-        raise InvalidSwarm(f"the name of a variable has to be {problem}", where)
-    if not name or "=" in cast("str", name):
-        raise InvalidSwarm(
-            f'the name of a variable is not empty and has no "=", unlike {shown(name)}', where
-        )
-
-
-def _text_problem(value: object) -> str | None:
-    """What `value` would have to be, were it text that a program can be given."""
-    if not isinstance(value, str):
-        return f"text, not {shown(value)}"
-    if "\0" in value:
-        return f"text without NUL, unlike {shown(value)}"
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return f"text that has a form in UTF-8, unlike {shown(value)}"
-    return None
-
-
 # Validators and converters
-
-
-def _check_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Text that is not empty, or None where that is the default."""
-    if value is None and attribute.default is None:
-        return
-    if not check_text(value, where=attribute.name):
-        raise InvalidSwarm("is empty", attribute.name)
-
-
-def _check_words(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Words of a command, the program first, or None where that is the default."""
-    if value is None and attribute.default is None:
-        return
-    if isinstance(value, str):
-        raise InvalidSwarm(
-            "has to be a list of words, not one text:"
-            f' say ["program", "argument"], not {shown(value)}',
-            attribute.name,
-        )
-    if not isinstance(value, tuple):
-        raise InvalidSwarm(f"has to be a list of words, not {shown(value)}", attribute.name)
-    for word in value:
-        if (problem := _text_problem(word)) is not None:
-            raise InvalidSwarm(f"each word has to be {problem}", attribute.name)
-    if not value or not value[0]:
-        raise InvalidSwarm("has to begin with the program to run", attribute.name)
-
-
-def _check_keys(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, tuple):
-        raise InvalidSwarm(
-            f'has to be a list of keys, such as ["C-c"], not {shown(value)}', attribute.name
-        )
-    for key in value:
-        if (problem := _text_problem(key)) is not None:
-            raise InvalidSwarm(f"each key has to be {problem}", attribute.name)
-        if not key:
-            raise InvalidSwarm("a key is empty", attribute.name)
-        if re.match("[CMS]-.", key) and not is_key(key):
-            raise InvalidSwarm(f"there is no key {key!r}", attribute.name)
-
-
-def _check_line(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _check_text(instance, attribute, value)
-    # Line ends would submit it early, escapes could end the paste as which it is typed.
-    if isinstance(value, str) and re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-        raise InvalidSwarm(
-            f"has to be a single line without control characters, unlike {shown(value)}",
-            attribute.name,
-        )
-
-
-def _check_printable(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _check_text(instance, attribute, value)
-    if isinstance(value, str) and not value.isprintable():
-        raise InvalidSwarm(f"has to be printable, unlike {shown(value)}", attribute.name)
-
-
-def _check_pattern(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _check_text(instance, attribute, value)
-    if isinstance(value, str):
-        try:
-            re.compile(value, re.MULTILINE)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise InvalidSwarm(
-                f"{shown(value)} is not a regular expression: {error}", attribute.name
-            ) from error
-
-
-def _check_bool(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidSwarm(f"has to be true or false, not {shown(value)}", attribute.name)
-
-
-def _check_environment(_instance: object, attribute: Attribute[Any], value: Any) -> None:  # noqa: ANN401 - a value of any type is what is checked
-    check_environment(value, where=attribute.name)
-
-
-def _check_secret_names(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, tuple):
-        raise InvalidSwarm(f"has to be a list of names, not {shown(value)}", attribute.name)
-    for name in value:
-        _check_environment_name(name, attribute.name)
 
 
 def _check_stop(_instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -277,8 +100,8 @@ class StopPolicy:
     Raises `InvalidSwarm`, which names the field.
     """
 
-    keys: tuple[str, ...] = field(default=(), converter=_words, validator=_check_keys)
-    text: str | None = field(default=None, validator=_check_line)
+    keys: tuple[str, ...] = field(default=(), converter=_words, validator=checks.keys)
+    text: str | None = field(default=None, validator=checks.line)
     signal: str = field(default="SIGTERM", converter=_signal_name)
     grace: float = field(default=5.0, validator=number("a number of seconds", 0))
 
@@ -302,14 +125,14 @@ class Ready:
     Raises `InvalidSwarm`, which names the field.
     """
 
-    pattern: str | None = field(default=None, validator=_check_pattern)
+    pattern: str | None = field(default=None, validator=checks.pattern)
     command: tuple[str, ...] | None = field(
-        default=None, converter=_optional_words, validator=_check_words
+        default=None, converter=_optional_words, validator=checks.words
     )
     port: int | None = field(
         default=None, validator=number("a TCP port", 1, 65535, whole=True, optional=True)
     )
-    host: str = field(default="127.0.0.1", validator=_check_printable)
+    host: str = field(default="127.0.0.1", validator=checks.printable)
     timeout: float | None = field(
         default=None, validator=number("a number of seconds", SHORTEST, optional=True)
     )
@@ -334,30 +157,30 @@ class AgentSpec:
     field.
     """
 
-    argv: tuple[str, ...] = field(converter=_words, validator=_check_words)
+    argv: tuple[str, ...] = field(converter=_words, validator=checks.words)
     env: Mapping[str, str] = field(
         factory=dict,
         converter=_read_only,
-        validator=_check_environment,
+        validator=checks.environment,
         hash=False,
         kw_only=True,
     )
     env_file: str | None = field(
-        default=None, converter=_optional_path, validator=_check_text, kw_only=True
+        default=None, converter=_optional_path, validator=checks.text, kw_only=True
     )
     secret_names: tuple[str, ...] = field(
-        default=(), converter=_words, validator=_check_secret_names, kw_only=True
+        default=(), converter=_words, validator=checks.variable_names, kw_only=True
     )
     cwd: str | None = field(
-        default=None, converter=_optional_path, validator=_check_text, kw_only=True
+        default=None, converter=_optional_path, validator=checks.text, kw_only=True
     )
     # Where many agents have what is usual, they share it: to check it costs more than the rest.
     restart: RestartPolicy = field(default=NO_RESTARTS, converter=restart_policy, kw_only=True)
     stop: StopPolicy = field(default=POLITE_STOP, validator=_check_stop, kw_only=True)
     ready: Ready | None = field(default=None, validator=_check_ready, kw_only=True)
-    kind: str | None = field(default=None, validator=_check_printable, kw_only=True)
+    kind: str | None = field(default=None, validator=checks.printable, kw_only=True)
     limits: OutputLimits = field(default=NO_LIMITS, validator=_check_limits, kw_only=True)
-    log: bool = field(default=True, validator=_check_bool, kw_only=True)
+    log: bool = field(default=True, validator=checks.boolean, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         for name in self.secret_names:

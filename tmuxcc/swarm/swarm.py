@@ -35,6 +35,7 @@ from ..errors import (
 from ..protocol.events import SessionChanged
 from .agent import Agent
 from .bell import Bell
+from .checks import check_agent_id
 from .ending import StopReport, end_marked
 from .log import LogFile, log_path
 from .notes import StateNotes
@@ -49,7 +50,7 @@ from .policy import NO_LIMITS, OutputLimits, RestartPolicy
 from .processes import environment_of, identity
 from .program import Program
 from .rules import AgentKind, kind_for
-from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, check_agent_id, spec_from_json
+from .spec import POLITE_STOP, AgentSpec, Ready, StopPolicy, spec_from_json
 from .state import Life
 from .windows import Windows
 
