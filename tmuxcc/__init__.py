@@ -71,14 +71,14 @@ from .protocol.events import (
     WindowPaneChanged,
     WindowRenamed,
 )
-from .swarm.activity import Activity, Explanation
+from .swarm.activity import Explanation
 from .swarm.agent import Agent, AgentStatistics
 from .swarm.ending import StopReport
 from .swarm.manager import AgentPane, TmuxSwarmManager
 from .swarm.opening import open_swarm
 from .swarm.policy import OutputLimits, RestartPolicy
 from .swarm.spec import AgentSpec, Ready, StopPolicy
-from .swarm.state import AgentStatus, Life
+from .swarm.state import Activity, AgentStatus, Life
 from .swarm.swarm import Swarm, SwarmStatistics
 
 __all__ = [

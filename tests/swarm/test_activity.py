@@ -13,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tmuxcc.swarm import activity
-from tmuxcc.swarm.activity import Activity, ActivityTracker, Explanation
+from tmuxcc.swarm.activity import ActivityTracker, Explanation
 from tmuxcc.swarm.marks import MAX_MARK
 from tmuxcc.swarm.rules import GENERIC, AgentKind, load_kind, load_kinds
+from tmuxcc.swarm.state import Activity
 
 BUSY, IDLE, BLOCKED, UNKNOWN = Activity.BUSY, Activity.IDLE, Activity.BLOCKED, Activity.UNKNOWN
 CLAUDE, CODEX, AIDER, SHELL = (load_kinds()[name] for name in ("claude", "codex", "aider", "shell"))

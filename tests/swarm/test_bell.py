@@ -12,8 +12,8 @@ import tmuxcc
 from tests.client.helpers import Server, shell, until
 from tests.swarm.helpers import said, swarm_on
 from tmuxcc.swarm import bell
-from tmuxcc.swarm.activity import Activity
 from tmuxcc.swarm.policy import RestartPolicy
+from tmuxcc.swarm.state import Activity
 
 pytestmark = pytest.mark.tmux
 

@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from tests.client.helpers import Server, shell, until
-from tmuxcc.swarm.activity import Activity
 from tmuxcc.swarm.log import LogFile
 from tmuxcc.swarm.monitor import COALESCE, Monitor
 from tmuxcc.swarm.policy import OutputLimits
 from tmuxcc.swarm.rules import kind_for
+from tmuxcc.swarm.state import Activity
 
 pytestmark = pytest.mark.tmux
 

@@ -17,7 +17,6 @@ from tmuxcc.errors import InvalidSwarm
 from tmuxcc.swarm import rules
 from tmuxcc.swarm.rules import (
     GENERIC,
-    Activity,
     AgentKind,
     Region,
     Rule,
@@ -25,6 +24,7 @@ from tmuxcc.swarm.rules import (
     load_kind,
     load_kinds,
 )
+from tmuxcc.swarm.state import Activity
 
 RULE = "─" * 60
 

@@ -21,9 +21,8 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from .marks import MarkReader
-from .rules import Activity, AgentKind
-
-__all__ = ["Activity", "ActivityTracker", "Explanation", "Reason"]
+from .rules import AgentKind
+from .state import Activity
 
 MAX_TITLE = 1024
 """Characters of a title that are kept and compared with the rules."""

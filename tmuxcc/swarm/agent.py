@@ -30,7 +30,7 @@ from ..errors import (
     PaneNotFound,
     TmuxError,
 )
-from .activity import Activity, Explanation
+from .activity import Explanation
 from .ending import StopReport, StopStep, end_agent
 from .log import LogFile
 from .monitor import Monitor
@@ -40,7 +40,7 @@ from .program import Program
 from .ready import Readiness
 from .rules import AgentKind
 from .spec import AgentSpec
-from .state import NEXT, AgentStatus, Life, status_of
+from .state import NEXT, Activity, AgentStatus, Life, status_of
 
 START_PATIENCE = 10.0
 """Seconds for a start that is under way when its end is wanted: tmux needs some milliseconds."""

@@ -18,10 +18,11 @@ from ..client.output import Chunk, Gap, Item, Restarted
 from ..client.pane import Pane
 from ..client.streams import LostOutput, OutputStream
 from ..errors import ConnectionClosed, PaneNotFound
-from .activity import Activity, ActivityTracker, Explanation
+from .activity import ActivityTracker, Explanation
 from .log import LogFile
 from .policy import OutputBrake, OutputLimits, Verdict
 from .rules import AgentKind
+from .state import Activity
 
 COALESCE = 0.02
 """Seconds within which what a program writes is looked at together: activity is told so much later,

@@ -48,7 +48,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from enum import Enum
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,22 +57,10 @@ from typing import TypeVar
 from attrs import field, frozen
 
 from ..errors import InvalidSwarm
+from .state import Activity
 
 MAX_EXCERPT = 200
 """Characters of a title or a line that are kept to explain a decision."""
-
-
-class Activity(Enum):
-    """What an agent is doing."""
-
-    BUSY = "busy"
-    """It works, or has been given something and has not said that it is done."""
-    IDLE = "idle"
-    """It waits for the next task."""
-    BLOCKED = "blocked"
-    """It waits for a person's decision: a permission, a yes or no."""
-    UNKNOWN = "unknown"
-    """There is no telling; `ActivityTracker.explain` says why."""
 
 
 def _folded(texts: Iterable[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""How far an agent has come, as values: its life, and the status that the design document knows.
+"""The states of an agent, as values: its life, what it is doing, and the design document's status.
 
-Pure. What an agent is doing is in activity.py; when it is started again, in policy.py.
+Pure. How it is known what an agent is doing is in activity.py; when it is started again, in
+policy.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ class Life(Enum):
     RUNNING = "running"
     EXITED = "exited"
     FAILED = "failed"
+
+
+class Activity(Enum):
+    """What an agent is doing."""
+
+    BUSY = "busy"
+    """It works, or has been given something and has not said that it is done."""
+    IDLE = "idle"
+    """It waits for the next task."""
+    BLOCKED = "blocked"
+    """It waits for a person's decision: a permission, a yes or no."""
+    UNKNOWN = "unknown"
+    """There is no telling; `ActivityTracker.explain` says why."""
 
 
 class AgentStatus(Enum):
