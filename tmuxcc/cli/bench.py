@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[2]
 _NEEDED = ("libtmux", "matplotlib", "rich")
 
 
-@click.command()
+@click.command(short_help="Measure push beside polling on this machine.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="A smoke test: tiny sizes, no figures to rely on.")
 @click.option(

@@ -86,7 +86,7 @@ class Report:
         return all(check.level != "wrong" for check in self.checks)
 
 
-@click.command()
+@click.command(short_help="Say what this tmux can do, and what ails it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @target_options
 @click.pass_context

@@ -36,7 +36,7 @@ _KEY_LINES = 20
 """Lines by which the place is found in what tmux keeps where our own stream of it broke off."""
 
 
-@click.command()
+@click.command(short_help="Show what the agents of a swarm have written.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what they write from now on.")
 @click.option(

@@ -39,6 +39,10 @@ from .watch import watch
 class _Group(click.Group):
     """A group whose verbs may raise `TmuxError`, and `OSError` where the system gives no more."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        """The verbs in the order in which one comes to need them."""
+        return list(self.commands)
+
     def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as click has it
         """Run the command and exit."""
         try:

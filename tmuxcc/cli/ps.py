@@ -26,7 +26,7 @@ _SHORTEST_LAST_LINE = 20
 _PER_COMMAND = 20  # what a tmux process tells its server has 16 KB at most
 
 
-@click.command()
+@click.command(short_help="Show how the agents of a swarm are.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
 @swarm_options
 def ps(ctx: click.Context, place: Place, as_json: bool) -> None:

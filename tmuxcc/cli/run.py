@@ -55,7 +55,11 @@ def _size(
     return size
 
 
-@click.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@click.command(
+    cls=_RunCommand,
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run programs side by side and show their lines.",
+)
 @click.option(
     "-n",
     "--name",

@@ -43,7 +43,7 @@ def _typing_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command(cls=_TypingCommand)
+@click.command(cls=_TypingCommand, short_help="Type something to one agent.")
 @click.argument("name", metavar="NAME")
 @click.argument("words", nargs=-1, metavar="TEXT...")
 @_typing_options
@@ -78,7 +78,7 @@ def send(
     _type(ctx, place, (name,), words, no_enter=no_enter, keys=keys, as_json=as_json)
 
 
-@click.command(cls=_TypingCommand)
+@click.command(cls=_TypingCommand, short_help="Type something to all agents at once.")
 @click.argument("words", nargs=-1, metavar="TEXT...")
 @click.option(
     "--to", "names", multiple=True, metavar="NAME", help="Only to this one; can be repeated."

@@ -50,7 +50,7 @@ _grace_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="End some agents.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_grace_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
@@ -83,7 +83,7 @@ def stop(
     ctx.exit(drive(run))
 
 
-@click.command()
+@click.command(short_help="End a swarm.")
 @_grace_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per agent and line.")
 @partial(swarm_options, left_behind=True)

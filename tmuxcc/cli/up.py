@@ -24,7 +24,7 @@ from .swarms import choose
 from .text import give_up_stdout
 
 
-@click.command()
+@click.command(short_help="Run a swarm of agents from a file.")
 @click.argument(
     "file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )

@@ -54,7 +54,7 @@ def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None
     return value
 
 
-@click.command()
+@click.command(short_help="Wait until agents have come so far.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "--for",

@@ -37,7 +37,7 @@ def _types(
     return tuple(_CLASSES[name] for name in names)
 
 
-@click.command()
+@click.command(short_help="Print every event of a running tmux.")
 @click.argument("session", required=False)
 @click.option(
     "--types", callback=_types, metavar="A,B,…", help="Only events of these classes, by name."
