@@ -519,6 +519,7 @@ def test_on_a_terminal_names_have_colours_and_messages_are_dim(folder, own):
         run.wait_text("one")
         run.wait_text("up")
         run.wait_text("a ended with exit 0")
+        assert run.text.index("one") < run.text.index("a ended")
         run.signal(signal.SIGINT)
         assert run.wait_end() == 130
         assert re.search(r"\x1b\[36m[^\n]*a | [^\n]*one", run.text)

@@ -37,7 +37,7 @@ from .runner import Job, Reporter, status_number, tell_lines
 from .text import LAST_WORDS, output_status
 
 LAST_LINES = 0.02
-"""Seconds after a program's end until it is told, so that its last lines stand before that."""
+"""Seconds for a program's last lines to be shown before its end is told, whoever reads them."""
 
 
 @frozen
@@ -285,6 +285,8 @@ class Master:
             if not self._plan.detach:
                 nursery.start_soon(self._tell_lines, agent, job)
             await self._tell_restarts(agent, job)
+        with trio.move_on_after(LAST_LINES):
+            await self._writer.wait_written()
         self._note_end(agent, job)
         self._running -= 1
         self._changed.unpark_all()

@@ -70,10 +70,10 @@ class Writer:
         self.failed = trio.Event()
         self._descriptor = descriptor
         self._pieces: list[str] = []
-        self._size = 0
+        self._size = self._done = 0
         self._added = trio.Event()
         self._written = trio.Event()
-        self._waiting = trio.CancelScope()
+        self._waiting: set[trio.CancelScope] = set()
         self._is_hurried = False
 
     def put(self, text: str) -> None:
@@ -94,15 +94,21 @@ class Writer:
             await self._written.wait()
 
     async def wait_written(self) -> None:
-        """Wait until everything has been written or can't be, or is too late; see `hurry`."""
-        with trio.move_on_after(LAST_WORDS if self._is_hurried else math.inf) as self._waiting:
-            while self._size:
-                await self._written.wait()
+        """Wait until what was put so far is written or can't be, or it is too late; see `hurry`."""
+        end = self._done + self._size
+        with trio.move_on_after(LAST_WORDS if self._is_hurried else math.inf) as waiting:
+            self._waiting.add(waiting)
+            try:
+                while self._done < end:
+                    await self._written.wait()
+            finally:
+                self._waiting.discard(waiting)
 
     def hurry(self) -> None:
         """From now on wait only `LAST_WORDS` seconds, each time, for what was put to be taken."""
         self._is_hurried = True
-        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + LAST_WORDS)
+        for waiting in self._waiting:
+            waiting.deadline = min(waiting.deadline, trio.current_time() + LAST_WORDS)
 
     async def run(self) -> None:
         """Write until it fails. Cancelled, a write that is under way is left to itself."""
@@ -121,6 +127,7 @@ class Writer:
                 self.failed.set()
                 size = self._size
             self._size -= size
+            self._done += size
             self._written.set()
             self._written = trio.Event()
 
