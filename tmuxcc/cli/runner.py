@@ -234,7 +234,7 @@ class Runner:
         for job, program, lines in zip(others, programs, made, strict=True):
             job.pane_id, pid = lines[0].split(" ")
             job.wrapper_pid = int(pid)
-            client.started(job.pane_id, job.wrapper_pid, program)
+            client.watch_program(job.pane_id, job.wrapper_pid, program)
         known = {job.pane_id for job in others}
         first = self._jobs[0]
         first.pane_id, pid = next(

@@ -459,12 +459,17 @@ class Client:
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """`argv` under the wrapper that tells its end in its output, which this client will see.
 
-        For windows that are made by a command of your own; tell `started` which they are.
+        For windows that are made by a command of your own; `watch_program` then is told which
+        they are.
         """
         return self._panes.wrap(argv)
 
-    def started(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
-        """A pane was made for `program`, which `wrap` has given; `pid` is its ``#{pane_pid}``."""
+    def watch_program(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
+        """See the end of `program`, which `wrap` has given, in the pane that was made for it.
+
+        `pid` is the pane's ``#{pane_pid}``. It is seen without this too, but not that last words
+        are missing where the wrapper is killed.
+        """
         self._panes.started(pane_id, pid, program)
 
     async def keep_wrapper(self, name: str) -> None:
@@ -523,7 +528,7 @@ class Client:
         with suppress(CommandError, ConnectionClosed):
             for line in await self.command(*where):
                 pane_id, pid = line.split(" ")
-                self.started(pane_id, int(pid or 0), program)
+                self.watch_program(pane_id, int(pid or 0), program)
                 return
             self._panes.unwrap(program)
 
