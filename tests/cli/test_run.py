@@ -77,6 +77,11 @@ def test_the_lines_of_one_program_stay_in_order(folder, own):
     assert lines_of(result.stdout, "other") == wanted
 
 
+def test_programs_that_end_at_once_are_no_trouble(folder, own):
+    for _ in range(5):
+        assert tmuxcc(folder, *own, *["true"] * 6).returncode == 0
+
+
 def test_names_are_made_from_programs_and_are_unique(folder, own):
     result = tmuxcc(folder, *own, "--json", "/bin/echo 1", "echo 2", "-n", "echo-2", "true")
     started = [row for row in json_lines(result.stdout) if row["event"] == "started"]

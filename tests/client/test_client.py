@@ -675,6 +675,18 @@ async def test_an_odd_configuration_changes_nothing(
             assert await client.command("display-message", "-p", "end") == ["end"]
 
 
+async def test_an_alias_that_somebody_makes_later_makes_commands_slow_at_most(
+    server: Server,
+) -> None:
+    async with server.client() as client:
+        server.run("set-option", "-s", "command-alias[77]", "display-message=list-keys")
+        with OtherClient(server) as other:
+            await until(lambda: other.pid in client_pids(server))
+            assert "work" in [row.session_name for row in await client.list_sessions()]
+            data, status = await run_to_end(client, shell("echo one; exit 4"))
+            assert (data, status.code) == (b"one\r\n", 4)
+
+
 async def test_the_end_of_our_session_is_no_error_of_the_block(server: Server) -> None:
     for _ in range(10):
         async with server.client("ends", create=True, argv=["cat"]) as client:

@@ -70,6 +70,10 @@ async def test_the_end_of_a_program_in_another_session_is_told_as_tmux_knows_it(
     async with lasting.client() as client:
         made = await client.new_session(argv=shell("exit 3"))
         assert await client.pane(made.pane_id).wait_exit() == ExitStatus(3, None)
+        window = await client.new_window(
+            session_id=(await client.new_session(argv=["cat"])).session_id, argv=["false"]
+        )
+        assert await client.pane(window.pane_id).wait_exit() == ExitStatus(1, None)
 
 
 @pytest.mark.parametrize("watched", ["its process", "its pane"])

@@ -19,6 +19,7 @@ from tmuxcc.protocol.events import (
     SessionsChanged,
     WindowAdd,
     WindowClose,
+    WindowRenamed,
 )
 
 
@@ -197,8 +198,10 @@ async def test_what_waits_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatc
         large = Reply(0, 1, 1, (b"y" * 3000,), ok=True)
         source.put(large)
         assert await read(stream, 2) == [EventsLost(1), large]
-        source.put(WindowAdd("@1"))
-        assert await read(stream, 1) == [WindowAdd("@1")]
+        blank = Reply(0, 1, 1, (b"",) * 1000, ok=True)
+        source.put(blank)
+        source.put(WindowRenamed("@1", "n" * 2000))
+        assert await read(stream, 2) == [EventsLost(1), WindowRenamed("@1", "n" * 2000)]
 
 
 async def test_the_failure_comes_behind_the_last_event_and_stays() -> None:

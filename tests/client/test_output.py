@@ -365,6 +365,18 @@ def test_the_disk_gets_back_what_a_reader_has_read_that_never_catches_up(
     assert all(file.closed for file in files)
 
 
+def test_a_large_backlog_is_in_a_few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SPOOL_FILE", 1000)
+    before = len(list(Path("/dev/fd").iterdir()))
+    log = new_log(limit=1000)
+    stream = stream_of(log, overflow="spool")
+    data = os.urandom(1_000_000)
+    for start in range(0, len(data), 1000):
+        log.receive(data[start : start + 1000])
+    assert len(list(Path("/dev/fd").iterdir())) - before < 60
+    assert b"".join(item.data for item in drained(stream)) == data
+
+
 @contextmanager
 def file_size_limited(size: int) -> Iterator[None]:
     """No file of this process may grow beyond `size`, as on a disk that is full."""

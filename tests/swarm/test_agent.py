@@ -471,6 +471,15 @@ async def test_a_program_that_is_ready_at_once_is_never_missed(server: Server) -
             await agent.send_keys("Enter")
 
 
+async def test_who_waits_is_told_of_each_program_that_becomes_ready(server: Server) -> None:
+    async with swarm_on(server) as swarm:
+        agent = await swarm.spawn(
+            "one", ["echo", "done"], ready=Ready(pattern="^done$"), restart=QUICK
+        )
+        for _ in range(3):
+            await agent.wait_ready()
+
+
 async def test_what_was_ready_and_ended_at_once_counts_as_ready(server: Server) -> None:
     async with swarm_on(server) as swarm:
         agent = await swarm.spawn("one", ["echo", "done"], ready=Ready(pattern="^done$"))

@@ -291,6 +291,22 @@ def test_a_start_that_is_cancelled_leaves_nothing(place: Path, seconds: float) -
     trio.run(use)
 
 
+def test_a_start_is_cancelled_also_where_tmux_hangs(place: Path) -> None:
+    (place / "bin" / "tmux").unlink()
+    (place / "bin" / "tmux").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (place / "bin" / "tmux").chmod(0o755)
+
+    async def use() -> None:
+        manager = TmuxSwarmManager("one", str(place))
+        with trio.fail_after(5):
+            with trio.move_on_after(0.1) as scope:
+                await manager.start()
+        assert scope.cancelled_caught
+        assert running_swarms() == []
+
+    trio.run(use)
+
+
 def test_a_manager_that_is_not_shut_down_ends_with_its_program(place: Path) -> None:
     """S-R4."""
     pids: list[int] = []

@@ -114,7 +114,7 @@ class Master:
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises the `TmuxError` that prevented it."""
-        with trio.open_signal_receiver(*stop_signals()) as received:
+        with stop_signals() as received:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._heed_signals, received)
                 self._nursery.start_soon(self._heed_reader)

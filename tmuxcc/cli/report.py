@@ -284,6 +284,8 @@ def status_text(status: ExitStatus | None) -> str:
 
 
 def _job_status(job: Job) -> Text:
+    if not job.pane_id and not job.remark:
+        return Text("not started")
     if job.remark:
         known = job.status is not None and status_number(job.status) is not None
         text = f"{job.remark}, {status_text(job.status)}" if known else job.remark

@@ -154,11 +154,9 @@ class Runner:
 
     async def run(self) -> int:
         """Run all of it; our exit status. Raises `OpenError` if there is no tmux to run it in."""
-        numbers = stop_signals()
-        if self._plan.follow_size:
-            numbers.append(signal.SIGWINCH)
+        more = (signal.SIGWINCH,) if self._plan.follow_size else ()
         with (
-            trio.open_signal_receiver(*numbers) as received,
+            stop_signals(*more) as received,
             private_folder(SETTINGS) as folder,
         ):
             try:
@@ -232,15 +230,15 @@ class Runner:
                 raise result
         *made, panes = [result for result in results if not isinstance(result, TmuxError)]
         for job, program, lines in zip(others, programs, made, strict=True):
-            job.pane_id, pid = lines[0].split(" ")
-            job.wrapper_pid = int(pid)
+            job.pane_id, _, pid = lines[0].partition(" ")
+            job.wrapper_pid = int(pid or 0)
             client.watch_program(job.pane_id, job.wrapper_pid, program)
         known = {job.pane_id for job in others}
         first = self._jobs[0]
-        first.pane_id, pid = next(
-            (pane_id, pid) for pane_id, pid in map(str.split, panes) if pane_id not in known
-        )
-        first.wrapper_pid = int(pid)
+        pids = dict(line.split(" ") for line in panes)
+        first.pane_id = next(pane_id for pane_id in pids if pane_id not in known)
+        # From tmux 3.8 on a pane that is dead already has none.
+        first.wrapper_pid = int(pids[first.pane_id] or 0)
         await client.command("rename-window", "-t", first.pane_id, first.name.replace("#", "##"))
         for job in self._jobs:
             self._reporter.started(job)

@@ -445,7 +445,7 @@ async def _drive(function: Callable[[], Awaitable[int]]) -> int:
             status = 128 + number
             nursery.cancel_scope.cancel()
 
-    with trio.open_signal_receiver(*stop_signals()) as received:
+    with stop_signals() as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(heed_signals, received)
             try:

@@ -86,7 +86,7 @@ async def _watch(
     session: str | None, server: Target, types: Sequence[type], raw: bool, writer: Writer
 ) -> None:
     failure: TmuxError | None = None
-    with trio.open_signal_receiver(*stop_signals()) as received:
+    with stop_signals() as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, received, nursery.cancel_scope)
             nursery.start_soon(cancel_on_failure, writer, nursery.cancel_scope)

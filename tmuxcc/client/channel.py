@@ -344,7 +344,8 @@ class Channel:
                 # One of the two has just ended: the other takes it, or the next stream.
                 self._drop_ended_side()
                 continue
-            clients = {name: int(pid) for pid, _, name in (line.partition(" ") for line in lines)}
+            rows = (line.partition(" ") for line in lines)
+            clients = {name: int(pid) for pid, _, name in rows if pid.isdigit()}
             # tmux 3.8 tells of a client that goes before it takes it from the list.
             self._gone.intersection_update(clients)
             others = {pid for name, pid in clients.items() if name not in self._gone}
@@ -355,14 +356,18 @@ class Channel:
                 is_brief = trio.current_time() - opened_at < STEADY
                 pause = min(max(2 * pause, FIRST_PAUSE), LAST_PAUSE) if is_brief else 0.0
                 await trio.sleep(pause)
+                if self.closed is not None:
+                    return
                 opened_at = trio.current_time()
                 with suppress(ConnectionClosed, OpenError):
                     side = await open_side()
                     argv = ("display-message", "-p", "#{client_pid}")
                     request = side.send(argv, line=self._unaliased(encode_command(*argv)))
                     await side.wait_reply(request)
-                    side_pid = int(request.replies[0].lines[0])
-                    self.side_ready = True
+                    told = request.replies[0].lines
+                    # An alias that is newer than this client may have taken the command's name.
+                    if told and told[0].isdigit():
+                        side_pid, self.side_ready = int(told[0]), True
             elif not others and self.side is not None:
                 self.side_ready = False
                 side_pid, opened_at = 0, -math.inf

@@ -365,7 +365,7 @@ class Client:
             options += ["-s", name.replace("#", "##")]
         if size is not None:
             options += ["-x", str(size[0]), "-y", str(size[1])]
-        return await self._create("new-session", 0, options, cwd, env, argv)
+        return await self._create("new-session", 0, options, cwd, env, argv, is_seen=False)
 
     async def new_window(
         self,
@@ -379,14 +379,16 @@ class Client:
         """Make a window in the attached session (or another), without selecting it; its id.
 
         `argv` is run as it is, not by a shell, under a wrapper that saves its last output and
-        tells its end (see `Pane.wait_exit`); None runs the user's shell, without the wrapper.
+        tells its end (see `Pane.wait_exit`); None runs the user's shell, without the wrapper. So
+        does what is made in another session, whose output this client does not see.
         Raises `InvalidCommand` if there is no folder `cwd`, as far as tmux runs on this machine:
         elsewhere tmux takes another one without a word.
         """
         options = ["-d", "-t", f"{session_id or self.session_id}:"]
         if name is not None:
             options += ["-n", name.replace("#", "##")]
-        return await self._create("new-window", 1, options, cwd, env, argv)
+        is_seen = session_id in (None, self.session_id)
+        return await self._create("new-window", 1, options, cwd, env, argv, is_seen=is_seen)
 
     async def split_window(
         self,
@@ -401,7 +403,8 @@ class Client:
         """Split a pane in two, the new one below it or (`horizontal`) beside it; the new id.
 
         `size` is in characters, or a string such as ``"30%"``. `argv` and `cwd` as for
-        `new_window`.
+        `new_window`, but that a program in another session is wrapped too: its end is told five
+        seconds late.
         """
         options = ["-d", "-t", pane_id, "-h" if horizontal else "-v"]
         if size is not None:
@@ -436,11 +439,12 @@ class Client:
         cwd: str | os.PathLike[str] | None,
         env: Mapping[str, str] | None,
         argv: Sequence[str] | None,
+        *,
+        is_seen: bool = True,
     ) -> Created:
+        """`is_seen`: this client gets the output of what is made, and so the wrapper's mark."""
         words = [command, *options, "-P", "-F", _CREATED_FORMAT]
         words += created_options(cwd, env, is_local=self.is_local)
-        # Where its output is not seen, its end could be told by nobody's mark.
-        is_seen = command != "new-session"
         program = [] if argv is None or not is_seen else self.wrap(argv)
         if argv is not None:
             words += ["--", *(program or unwrapped(argv))]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import trio
-from attrs import frozen
+from attrs import fields, frozen
 
 from ..protocol import events as protocol_events
 from ..protocol.events import Event, ExtendedOutput, Output, Reply
@@ -17,7 +17,10 @@ MAX_EVENTS = 10_000
 """Events that wait in one stream: a second of the busiest session."""
 
 MAX_BYTES = 16 << 20
-"""Bytes of output and replies that wait in one stream: a second of the busiest session, too."""
+"""Bytes of the text in them: a second of the busiest session, too."""
+
+LINE_OVERHEAD = 48
+"""What Python takes for each line of a reply besides its text."""
 
 EVENT_CLASSES: tuple[type, ...] = tuple(
     value
@@ -143,10 +146,13 @@ def _filtered(
 
 
 def _size(event: object) -> int:
-    """The bytes of an event that may be large."""
+    """The bytes of the text in an event, about."""
     if isinstance(event, (Output, ExtendedOutput)):
         return len(event.data)
-    return sum(map(len, event.lines)) if isinstance(event, Reply) else 0
+    if isinstance(event, Reply):
+        return sum(map(len, event.lines)) + LINE_OVERHEAD * len(event.lines)
+    values = (getattr(event, field.name) for field in fields(cast("Any", type(event))))
+    return sum(len(value) for value in values if isinstance(value, (str, bytes)))
 
 
 class EventStream(Generic[T]):

@@ -239,10 +239,17 @@ class PaneTable:
         self.nonces.discard(nonce_of(program))
 
     def started(self, pane_id: str, pid: int, program: Sequence[str]) -> None:
-        """A pane was made for `program`, which `wrap` has given, as process `pid`."""
+        """A pane was made for `program`, which `wrap` has given, as process `pid`.
+
+        0 where it is dead already.
+        """
         record = self._record(pane_id)
         record.log.tells_end, record.log.nonce = True, nonce_of(program)
-        self.deaths.watch(record, pid)
+        if pid:
+            self.deaths.watch(record, pid)
+        else:
+            record.is_there = True
+            self.deaths.look_soon()
 
     async def respawn(
         self, pane_id: str, argv: Sequence[str], options: Sequence[str], *, kill: bool

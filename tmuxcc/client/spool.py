@@ -19,8 +19,8 @@ SPOOL_PIECE = 1 << 20
 """How much of a spooled stream is read back at a time."""
 
 SPOOL_FILE = 64 << 20
-"""Bytes behind which another file is begun: the disk gets back what has been read, file by file,
-also where the reader never catches up."""
+"""Bytes behind which another file is begun, or an eighth of what waits: the disk gets back what has
+been read, file by file, also where the reader never catches up, and there are never many files."""
 
 
 class Spool:
@@ -30,6 +30,7 @@ class Spool:
         self._entries: deque[_Entry] = deque()
         self._files: set[IO[bytes]] = set()
         self._file: IO[bytes] | None = None  # the one that is written to
+        self._size = 0  # bytes that wait
         finalize(self, _close, self._files)
 
     def __len__(self) -> int:
@@ -44,6 +45,7 @@ class Spool:
         written = 0
         while written < len(item.data):
             written += file.write(item.data[written:])
+        self._size += written
         last = self._entries[-1] if self._entries else None
         if (
             last is not None
@@ -64,6 +66,7 @@ class Spool:
         entry = self._entries.popleft()
         item = entry.item
         if entry.file is not None and isinstance(item, (Chunk, Snapshot)):
+            self._size -= entry.length
             entry.file.seek(entry.position)
             item = evolve(item, data=entry.file.read(entry.length))
             if next((e.file for e in self._entries if e.file is not None), None) is not entry.file:
@@ -73,14 +76,14 @@ class Spool:
     def clear(self) -> None:
         """Forget all that is in, and close the files."""
         self._entries.clear()
-        self._file = None
+        self._file, self._size = None, 0
         _close(self._files)
 
     def _end(self) -> tuple[IO[bytes], int]:
         """The file to write to, and where its end is."""
         if self._file is not None:
             position = self._file.seek(0, os.SEEK_END)
-            if position < SPOOL_FILE:
+            if position < max(SPOOL_FILE, self._size // 8):
                 return self._file, position
         # Without a buffer, so that a full disk is met here and not when it is read back.
         self._file = tempfile.TemporaryFile(prefix="tmuxcc-", buffering=0)  # noqa: SIM115

@@ -379,12 +379,14 @@ class Agent:
     async def wait_ready(self) -> None:
         """Wait until its ready condition holds; without one, until it is running.
 
-        One whose program became ready and then ended for good counts, however quickly that went.
+        A program that became ready and ended counts, however quickly that went, if it did so while
+        this waits or is not started again.
         Raises `PaneDeadError` if it ends for good first, and `CommandTimeoutError` if the condition
         has a timeout, counted from the start of the program, which is over.
         """
+        times = self._readiness.times
         await trio.lowlevel.checkpoint()
-        while not self.ready:
+        while not self.ready and self._readiness.times == times:
             if self._over.is_set():
                 if self._readiness.was_ready:
                     return

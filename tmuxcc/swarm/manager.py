@@ -95,6 +95,7 @@ class TmuxSwarmManager:
         self._world: _SameTrio | Portal
         self._leave: trio.Event
         self._left: trio.Event
+        self._holding: trio.CancelScope
         self._error: BaseException | None = None
 
     # Lifecycle
@@ -127,12 +128,13 @@ class TmuxSwarmManager:
 
     async def _start(self) -> None:
         self._leave, self._left, self._error = trio.Event(), trio.Event(), None
+        self._holding = trio.CancelScope()
         started = trio.Event()
         trio.lowlevel.spawn_system_task(self._hold, started)
         try:
             await started.wait()
         except BaseException:
-            self._leave.set()
+            self._holding.cancel()
             with trio.CancelScope(shield=True):
                 await self._left.wait()
             raise
@@ -159,12 +161,13 @@ class TmuxSwarmManager:
             opening = open_swarm(
                 self.cluster_id, base_dir=self.base_dir, socket_path=self.socket_path
             )
-            async with opening as swarm, trio.open_nursery() as nursery:
-                self._swarm = swarm
-                nursery.start_soon(self._keep_statuses, swarm)
-                started.set()
-                await self._leave.wait()
-                nursery.cancel_scope.cancel()
+            with self._holding:
+                async with opening as swarm, trio.open_nursery() as nursery:
+                    self._swarm = swarm
+                    nursery.start_soon(self._keep_statuses, swarm)
+                    started.set()
+                    await self._leave.wait()
+                    nursery.cancel_scope.cancel()
         except trio.Cancelled:
             raise
         except Exception as error:

@@ -65,7 +65,7 @@ class Program:
         env = {**spec.env, **from_file, **self._secrets}
         if missing := [name for name in spec.secret_names if name not in env]:
             raise InvalidSwarm(
-                f"this master does not know {', '.join(missing)}: use env_file, or spawn it anew",
+                f"this master does not know {', '.join(missing)}: give it in secrets or env_file",
                 f"{self._agent_id}.secrets",
             )
         self.variables = {**env, **self.marks}

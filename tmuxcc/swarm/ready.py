@@ -31,12 +31,14 @@ class Readiness:
     """Whether the programs of an agent are ready, each in its turn.
 
     `is_ready` says it of the one that runs, `was_ready` of the last one, which may have ended,
-    `is_late` that its time was over first. Without a `condition` one is ready when it runs;
-    `changed` is called when one of these becomes true later than that.
+    `is_late` that its time was over first; `times` is how often one has become ready. Without a
+    `condition` one is ready when it runs; `changed` is called when one of these becomes true later
+    than that.
     """
 
     def __init__(self, condition: Ready | None, changed: Callable[[], None]) -> None:
         self.is_ready = self.was_ready = self.is_late = False
+        self.times = 0
         self._condition = condition
         self._changed = changed
         self._watching = trio.CancelScope()
@@ -49,6 +51,7 @@ class Readiness:
         """It was started."""
         if self._condition is None:
             self.is_ready = self.was_ready = True
+            self.times += 1
 
     def watch(self, nursery: trio.Nursery, *, cwd: Path, env: Mapping[str, str]) -> None:
         """Begin to find out when the program that runs is ready, in a task that ends with it."""
@@ -60,6 +63,7 @@ class Readiness:
         """It is ready."""
         self._watching.cancel()
         self.is_ready = self.was_ready = True
+        self.times += 1
         self._changed()
 
     def program_ended(self) -> None:
