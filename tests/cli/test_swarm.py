@@ -782,3 +782,12 @@ def test_on_a_narrow_terminal_a_table_keeps_its_names(folder, tmux, start):
         assert run.wait_end() == 0
     for name in ("name", "cat", "other"):
         assert re.search(rf"^(\x1b\[[0-9;]*m)*{name}\b", run.text, re.MULTILINE), run.text
+
+
+def test_a_verb_works_where_its_parent_ignores_every_signal(folder, tmux):
+    with master(folder, tmux, '[agents.a]\ncommand = "sleep 1000"\n') as up:
+        up.wait_text('"started"')
+        words = ["sh", "-c", "trap '' INT TERM HUP; exec \"$@\"", "sh", *argv("ps", "--tmux", tmux)]
+        done = subprocess.run(words, capture_output=True, env=environment(folder), timeout=PATIENCE)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"running" in done.stdout
