@@ -24,7 +24,7 @@ from ..errors import (
     TmuxError,
     UnsupportedVersion,
 )
-from ..protocol import OLDEST_SUPPORTED, TmuxVersion, has_hazard, result
+from ..protocol import OLDEST_SUPPORTED, TmuxVersion, result
 from ..protocol.commands import Argument
 from ..protocol.events import (
     ClientDetached,
@@ -156,7 +156,6 @@ class Client:
             ordered_line=self._channel.ordered_line,
             through_reconnects=self.through_reconnects,
             start_soon=self._start_soon,
-            other_streams=self._other_streams,
         )
         self._listeners = Listeners(
             own={
@@ -485,15 +484,6 @@ class Client:
         as `command` does.
         """
         await self._channel.keep(wrapper_script(), name)
-
-    async def _other_streams(self) -> list[str]:
-        """Control clients of others that may be behind, where that is dangerous for a respawn."""
-        if not has_hazard(self.version, "respawn-crash"):
-            return []
-        told = "#{client_control_mode} #{m:*no-output*,#{client_flags}} #{client_name}"
-        lines = await self.command("list-clients", "-F", told)
-        names = [line.removeprefix("1 0 ") for line in lines if line.startswith("1 0 ")]
-        return [name for name in names if name != self.client_name]
 
     def _start_soon(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a task of our own. That connection or pane are gone is told to callers, not by it.

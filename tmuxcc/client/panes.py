@@ -57,8 +57,7 @@ class PaneTable:
     one line, in which nothing can run in between, and gives their replies. All raise what
     `Client.command` raises. `through_reconnects` is that of the client. `start_soon` runs a
     function in a task of its own, in which it may raise `ConnectionClosed` and `PaneNotFound`.
-    `other_streams` gives the names of the clients of others that must not be behind where a program
-    is replaced. `deaths` sees the panes end.
+    `deaths` sees the panes end.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class PaneTable:
         ordered_line: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Reply]]],
         through_reconnects: ThroughReconnects,
         start_soon: Callable[..., None],
-        other_streams: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
         self.pauses = 0
         self.nonces: set[bytes] = set()
@@ -79,7 +77,6 @@ class PaneTable:
         self._ordered_line = ordered_line
         self._through_reconnects = through_reconnects
         self._start_soon = start_soon
-        self._other_streams = other_streams
         self._panes: dict[str, _Record] = {}
         self._ended: dict[str, None] = {}  # those that may be forgotten, the oldest first
         self.deaths = DeathWatch(
@@ -301,8 +298,7 @@ class PaneTable:
         # What tmux says of the pane's death is about the last program until it has the new one.
         record.is_respawning = True
         try:
-            async with self._paused_for_others(log.pane_id):
-                await self._respawn(words, kill=kill, ended=ended is not None)
+            await self._respawn(words, kill=kill, ended=ended is not None)
         except CommandError:
             if ended is not None:
                 log.finish(ended)
@@ -325,27 +321,6 @@ class PaneTable:
             raise CommandError(("respawn-pane", "-t", log.pane_id), [STILL_ACTIVE])
         if dead == ["1"] and log.exit_status is None:
             await self.deaths.wait_status(log, log.programs)
-
-    @asynccontextmanager
-    async def _paused_for_others(self, pane_id: str) -> AsyncIterator[None]:
-        """Nobody else is behind with what the pane wrote, where that ends the server.
-
-        Those who read it are told by tmux that they were paused, and go on.
-        """
-        others = await self._other_streams()
-        try:
-            await self._control_others(others, f"{pane_id}:pause")
-            yield
-        finally:
-            # Paused, a client of somebody else's hears nothing any more.
-            with trio.CancelScope(shield=True), suppress(ConnectionClosed):
-                await self._control_others(others, f"{pane_id}:continue")
-
-    async def _control_others(self, others: Sequence[str], what: str) -> None:
-        for name in others:
-            with suppress(CommandError):
-                # It has just gone.
-                await self._command("refresh-client", "-t", name, "-A", what)
 
     async def _respawn(self, words: Sequence[str], *, kill: bool, ended: bool) -> None:
         # The last wrapper may still be on its way out, or be dead without tmux having noticed.

@@ -130,7 +130,8 @@ HAZARDS = (
         "3.2",
         "3.7c",
         "respawn-pane -k of a pane with queued output ends the server (tmux#5498)",
-        "the pane is paused first, for every control client, and continued after",
+        "the pane is paused first and continued after, which does not help where another control"
+        " client is behind with it too",
     ),
     _hazard(
         "dead-paste-crash",
