@@ -215,6 +215,7 @@ async def test_a_file_of_variables_is_read_at_each_start(server: Server, folder:
         await said(agent, "first")
         file.write_text("WORD='the second'\n")
         await swarm.restart("one")
+        await until(lambda: agent.statistics().lines == 2)
         await agent.stop()
         assert await lines_of(agent) == ["first", "the second"]
         file.unlink()
