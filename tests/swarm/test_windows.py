@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+import tmuxcc
 from tests.client.helpers import OtherClient, Server, client_pids, gather, shell, until
 from tmuxcc import ExitStatus, RestartPolicy, SendOutcome
 from tmuxcc.protocol import TmuxVersion, has_hazard
@@ -163,20 +165,27 @@ async def test_who_is_started_again_after_its_window_was_closed_gets_another(
         assert {row.agent_id: row.pane_id for row in rows}["one"] == agent.pane_id
 
 
-async def test_an_agent_whose_stop_outlasted_its_start_can_be_started_again(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tmuxcc.swarm.agent.START_PATIENCE", 0.05)
-    async with swarm_on(server) as swarm, trio.open_nursery() as nursery:
-        await swarm.spawn("one", worker())
+@asynccontextmanager
+async def hanging_start(swarm: tmuxcc.Swarm) -> AsyncIterator[tmuxcc.Agent]:
+    """An agent ``two`` that is being started, by a tmux that does not answer in the block."""
+    async with trio.open_nursery() as nursery:
         os.kill(swarm.client.server_pid, signal.SIGSTOP)
         try:
             nursery.start_soon(swarm.spawn, "two", worker())
             await until(lambda: "two" in swarm.agents)
-            two = swarm.agents["two"]
-            assert "does not answer" in str(await two.stop())
+            yield swarm.agents["two"]
         finally:
             os.kill(swarm.client.server_pid, signal.SIGCONT)
+
+
+async def test_an_agent_whose_stop_outlasted_its_start_can_be_started_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tmuxcc.swarm.agent.START_PATIENCE", 0.05)
+    async with swarm_on(server) as swarm:
+        await swarm.spawn("one", worker())
+        async with hanging_start(swarm) as two:
+            assert "does not answer" in str(await two.stop())
         assert await two.wait_exit() == ExitStatus(None, signal.SIGKILL)
         await swarm.restart("two")
         await said(two, "up")
@@ -187,16 +196,10 @@ async def test_a_start_that_outlasts_the_patience_of_remove_is_ended_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tmuxcc.swarm.agent.START_PATIENCE", 0.05)
-    async with swarm_on(server) as swarm, trio.open_nursery() as nursery:
+    async with swarm_on(server) as swarm:
         await swarm.spawn("one", worker())
-        os.kill(swarm.client.server_pid, signal.SIGSTOP)
-        try:
-            nursery.start_soon(swarm.spawn, "two", worker())
-            await until(lambda: "two" in swarm.agents)
-            two = swarm.agents["two"]
+        async with hanging_start(swarm) as two:
             await swarm.remove("two")
-        finally:
-            os.kill(swarm.client.server_pid, signal.SIGCONT)
         await two.wait_exit()
 
         async def only_one() -> bool:

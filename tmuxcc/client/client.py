@@ -379,8 +379,8 @@ class Client:
         """Make a window in the attached session (or another), without selecting it; its id.
 
         `argv` is run as it is, not by a shell, under a wrapper that saves its last output and
-        tells its end (see `Pane.wait_exit`); None runs the user's shell, without the wrapper. So
-        does what is made in another session, whose output this client does not see.
+        tells its end (see `Pane.wait_exit`); None runs the user's shell, without the wrapper.
+        Nor has it what is made in another session, whose output this client does not see.
         Raises `InvalidCommand` if there is no folder `cwd`, as far as tmux runs on this machine:
         elsewhere tmux takes another one without a word.
         """

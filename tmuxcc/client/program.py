@@ -34,9 +34,10 @@ def wrapped(argv: Sequence[str], nonce: str) -> list[str]:
 
 
 def unwrapped(argv: Sequence[str]) -> list[str]:
-    """The argument list with which tmux runs `argv` as it is; one word alone is a line to it.
+    """The argument list with which tmux runs `argv` as it is, without the wrapper.
 
-    Raises as `wrapped` does.
+    Left alone, tmux would give a list of one word to a shell, as a command line. Raises as
+    `wrapped` does.
     """
     _check(argv)
     return ["/bin/sh", "-c", 'exec "$@"', WRAPPER_NAME, *argv]

@@ -381,6 +381,7 @@ class Agent:
 
         A program that became ready and ended counts, however quickly that went, if it did so while
         this waits or is not started again.
+
         Raises `PaneDeadError` if it ends for good first, and `CommandTimeoutError` if the condition
         has a timeout, counted from the start of the program, which is over.
         """
